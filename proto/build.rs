@@ -40,7 +40,6 @@ const ROOTS: &[&str] = &[
     "envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto",
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
-
     "google/rpc/status.proto",
     // Ours.
     "istio/ca.proto",
@@ -55,9 +54,15 @@ fn main() -> Result<()> {
 
     let envoy = envoy_protos()?;
     let mut includes = vec![PathBuf::from("proto")];
-    for part in
-        ["data-plane-api", "xds", "protoc-gen-validate", "googleapis", "cel-spec/proto", "opentelemetry-proto", "client_model"]
-    {
+    for part in [
+        "data-plane-api",
+        "xds",
+        "protoc-gen-validate",
+        "googleapis",
+        "cel-spec/proto",
+        "opentelemetry-proto",
+        "client_model",
+    ] {
         includes.push(envoy.join(part));
     }
     let descriptors = protox::compile(ROOTS, includes).context("Envoy's .proto files do not compile")?;

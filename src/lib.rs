@@ -1,1 +1,9 @@
-//! landbridge
+//! landbridge: an Envoy control plane for service meshes of many clusters.
+//!
+//! ```text
+//! files, Kubernetes --Change--> pipeline (the only writer): inputs -> index -> views -> resources -> snapshots
+//!                                                                     snapshots --watch--> xDS streams --> Envoys
+//! ```
+
+pub mod model;
+pub mod snapshot;

@@ -1,0 +1,109 @@
+//! What is published: resources that were encoded once, in persistent maps that share all that did not change.
+//!
+//! ```text
+//! pipeline -- commit --> watch<Snapshot> (one per class of proxies) --> streams: diff(sent, current)
+//! ```
+
+mod attachment;
+mod encoded;
+mod resources;
+
+pub use attachment::{Attacher, Attachment, ClassReceiver, Closed, Command, Nack, StreamId};
+pub use encoded::{Encoded, Version};
+pub use resources::{Difference, ResourceSet, Resources};
+
+use std::time::Instant;
+
+/// The types that proxies get from snapshots. Secrets are not among them: they belong to identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    /// CDS
+    Cluster,
+    /// EDS
+    Endpoint,
+    /// LDS
+    Listener,
+    /// RDS
+    Route,
+}
+
+impl ResourceType {
+    /// All, in the order in which additions are sent (Envoy warms a cluster before a listener may name it);
+    /// removals go in reverse.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+
+    /// The type URL on the wire.
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The type with this URL.
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.type_url() == url)
+    }
+
+    /// `cds`, `eds`, `lds`, `rds`: as in metrics and logs.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::Cluster => "cds",
+            Self::Endpoint => "eds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
+        }
+    }
+
+    /// Whether a request without names asks for everything (CDS and LDS); the others are asked for by name.
+    pub const fn is_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+/// Everything for one class of proxies, of one epoch: its types agree with each other.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Counts commits of the pipeline. Not part of any resource.
+    pub epoch: u64,
+    /// When it was committed.
+    pub committed: Instant,
+    /// When the oldest event of the batch behind it arrived, for propagation times.
+    pub event: Instant,
+    /// CDS
+    pub clusters: Resources,
+    /// EDS
+    pub endpoints: Resources,
+    /// LDS
+    pub listeners: Resources,
+    /// RDS
+    pub routes: Resources,
+}
+
+impl Snapshot {
+    /// The resources of a type.
+    pub fn get(&self, kind: ResourceType) -> &Resources {
+        match kind {
+            ResourceType::Cluster => &self.clusters,
+            ResourceType::Endpoint => &self.endpoints,
+            ResourceType::Listener => &self.listeners,
+            ResourceType::Route => &self.routes,
+        }
+    }
+
+    /// Nothing at all: what a stream has sent when it begins.
+    pub fn empty() -> Self {
+        let now = Instant::now();
+        Self {
+            epoch: 0,
+            committed: now,
+            event: now,
+            clusters: Resources::default(),
+            endpoints: Resources::default(),
+            listeners: Resources::default(),
+            routes: Resources::default(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Sets of resources and their differences.
+
+use std::sync::Arc;
+
+use imbl::ordmap::DiffItem;
+
+use super::Encoded;
+
+/// Resources by name. A changed set shares every subtree that did not change with the one before.
+pub type ResourceSet = imbl::OrdMap<Arc<str>, Arc<Encoded>>;
+
+/// The resources of one type for one class of proxies: a few layers with disjoint names (what it shares with many, and
+/// what is its workload's own), so that the large layers are shared between classes.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    layers: Vec<ResourceSet>,
+}
+
+/// What one resource needs so that a proxy which has `old` comes to `new`.
+#[derive(Clone, Debug)]
+pub enum Difference {
+    /// Send it.
+    Changed(Arc<Encoded>),
+    /// Take it away.
+    Removed(Arc<str>),
+}
+
+impl Resources {
+    /// From layers with disjoint names.
+    pub fn new(layers: Vec<ResourceSet>) -> Self {
+        Self { layers }
+    }
+
+    /// The resource with this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Encoded>> {
+        self.layers.iter().find_map(|layer| layer.get(name))
+    }
+
+    /// All of them: layer by layer, each in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.layers.iter().flat_map(|layer| layer.values())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.layers.iter().map(ResourceSet::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.layers.iter().all(ResourceSet::is_empty)
+    }
+
+    /// Whether both are the same memory, so that nothing can differ.
+    pub fn same_root(&self, other: &Self) -> bool {
+        self.layers.len() == other.layers.len()
+            && self.layers.iter().zip(&other.layers).all(|(a, b)| a.ptr_eq(b))
+    }
+
+    /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
+    pub fn diff<'a>(&'a self, old: &'a Self) -> Vec<Difference> {
+        let empty = ResourceSet::new();
+        let mut found = Vec::new();
+        for i in 0..self.layers.len().max(old.layers.len()) {
+            let (before, after) = (old.layers.get(i).unwrap_or(&empty), self.layers.get(i).unwrap_or(&empty));
+            if before.ptr_eq(after) {
+                continue;
+            }
+            for item in before.diff(after) {
+                match item {
+                    // A name may move between layers when a proxy changes its class.
+                    DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
+                        if old.get(name).is_none_or(|o| o.version != new.version) {
+                            found.push(Difference::Changed(new.clone()));
+                        }
+                    }
+                    DiffItem::Remove(name, _) => {
+                        if self.get(name).is_none() {
+                            found.push(Difference::Removed(name.clone()));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(items: &[(&str, &str)]) -> ResourceSet {
+        items
+            .iter()
+            .map(|(n, v)| {
+                ((*n).into(), Arc::new(Encoded::new((*n).into(), "t", v.as_bytes(), None, Arc::new([]))))
+            })
+            .collect()
+    }
+
+    fn names(differences: Vec<Difference>) -> Vec<String> {
+        differences
+            .into_iter()
+            .map(|d| match d {
+                Difference::Changed(e) => format!("+{}", e.name),
+                Difference::Removed(n) => format!("-{n}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn differences_cross_layers() {
+        let old = Resources::new(vec![set(&[("a", "1"), ("b", "1"), ("c", "1")]), set(&[("x", "1")])]);
+        let new = Resources::new(vec![set(&[("a", "1"), ("b", "2")]), set(&[("c", "1"), ("y", "1")])]);
+        assert_eq!(names(new.diff(&old)), ["+b", "+y", "-x"]);
+        assert!(names(new.diff(&new)).is_empty());
+        assert_eq!(names(old.diff(&Resources::default())), ["+a", "+b", "+c", "+x"]);
+        assert_eq!(names(Resources::default().diff(&old)), ["-a", "-b", "-c", "-x"]);
+    }
+}
