@@ -94,7 +94,7 @@ mod tests {
         items
             .iter()
             .map(|(n, v)| {
-                ((*n).into(), Arc::new(Encoded::new((*n).into(), "t", v.as_bytes(), None, Arc::new([]))))
+                (Arc::from(*n), Arc::new(Encoded::new(Arc::from(*n), "t", v.as_bytes(), None, Arc::new([]))))
             })
             .collect()
     }
