@@ -1,1 +1,16 @@
-//! Black-box tests of landbridge.
+//! Black-box tests of landbridge, and what they stand on: a lab of network namespaces with stock Envoys.
+//!
+//! ```text
+//! netns (namespaces) <- topology (two clouds) <- mesh (CAs, control planes, proxies, apps) <- demo, tests
+//!        ^ process, http, app, envoy, landbridge: one thing each, all started inside a namespace
+//! ```
+
+pub mod app;
+pub mod capture;
+pub mod envoy;
+pub mod http;
+pub mod landbridge;
+pub mod load;
+pub mod netns;
+pub mod process;
+pub mod topology;

@@ -1,0 +1,42 @@
+# `make` lists the targets. Everything a target needs beyond Rust, Python 3 and Debian's ordinary tools goes into .deps/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo demo-down dev
+
+CARGO ?= cargo
+# Debian keeps ip and iptables where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+# Warnings are errors here and not in the source: a newer compiler must still build a release.
+STRICT := -D warnings
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: stock Envoy into .deps/, iproute2 and iptables where this is root
+	@scripts/setup.sh
+
+check: ## the quick loop: format, clippy, unit tests
+	@scripts/setup.sh rust
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
+	$(CARGO) test --workspace --lib --bins --locked
+
+test: ## everything: format, clippy, all tests, those with real Envoys in network namespaces too
+	@scripts/setup.sh
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
+	$(CARGO) build --workspace --bins --locked
+	@scripts/test.sh
+
+demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)
+	@scripts/setup.sh
+	$(CARGO) build --locked -p landbridge -p xds-tests --bins
+	@target/debug/demo run $(if $(KEEP),--keep)
+
+demo-down: ## take down what `make demo KEEP=1` left up
+	@target/debug/demo down
+
+dev: ## run the server on the example clusters: no Kubernetes, development CA and tokens
+	@scripts/setup.sh rust
+	$(CARGO) run --locked --bin landbridge -- serve --cluster-id east --dev-token-issuer --state-dir target/dev \
+	  --files east=deploy/examples/two-clouds/east --files west=deploy/examples/two-clouds/west

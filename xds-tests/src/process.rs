@@ -1,0 +1,126 @@
+//! A process inside a namespace: started, watched, ended by its own pid and never by name.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::netns::Ns;
+
+/// A running process. Dropping it kills it.
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` inside `ns`; its output is appended to the file `log`.
+    pub fn start(ns: &Ns, name: &str, mut command: Command, log: &Path) -> Result<Self> {
+        let output = log_file(log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // A Ctrl-C on the terminal is for us alone: we end our children in good order.
+            .process_group(0)
+            .kill_on_drop(true);
+        let runtime = tokio::runtime::Handle::current();
+        let child = ns
+            .enter(|| {
+                let _in_runtime = runtime.enter(); // tokio watches the child from there
+                command.spawn()
+            })?
+            .with_context(|| format!("start {name}"))?;
+        Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
+    }
+
+    /// None once it has ended and was waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Asks it to end (SIGTERM) and insists after `grace` (SIGKILL).
+    pub async fn stop(&mut self, grace: Duration) -> Result<()> {
+        self.signal(Signal::TERM);
+        match timeout(grace, self.child.wait()).await {
+            Ok(ended) => ended.map(drop).with_context(|| format!("wait for {}", self.name)),
+            Err(_) => self.kill().await,
+        }
+    }
+
+    /// Ends it at once (SIGKILL), as a crash would.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("kill {}", self.name))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, signal); // it may have ended by itself a moment ago
+        }
+    }
+
+    /// Its exit status if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Waits until `ready` says true, asking again every 20 ms. Fails with the end of the log when the process ends
+    /// first or `within` is over.
+    pub async fn await_ready(
+        &mut self,
+        within: Duration,
+        mut ready: impl AsyncFnMut() -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            if ready().await {
+                return Ok(());
+            }
+            let why = match self.ended() {
+                Some(status) => format!("ended ({status}) before it was ready"),
+                None if Instant::now() > deadline => format!("not ready after {within:?}"),
+                None => {
+                    sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            bail!("{} {why}; end of {}:\n{}", self.name, self.log.display(), tail(&self.log, 15));
+        }
+    }
+
+    /// Lets it live on after this process; for `make demo KEEP=1`.
+    pub fn leave_running(self) {
+        // kill_on_drop acts in Drop, so there must be none.
+        std::mem::forget(self);
+    }
+}
+
+/// Opened for everybody to write: Envoy's access log re-opens /dev/stdout as uid 1337, and a log file that it may not
+/// open costs it the whole listener.
+fn log_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("open log file {}", path.display()))?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
+    Ok(file)
+}
+
+/// The last `lines` lines of a file, for an error message.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
