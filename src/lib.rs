@@ -5,5 +5,7 @@
 //!                                                                     snapshots --watch--> xDS streams --> Envoys
 //! ```
 
+pub mod index;
 pub mod model;
 pub mod snapshot;
+pub mod view;

@@ -113,7 +113,7 @@ mod tests {
     fn differences_cross_layers() {
         let old = Resources::new(vec![set(&[("a", "1"), ("b", "1"), ("c", "1")]), set(&[("x", "1")])]);
         let new = Resources::new(vec![set(&[("a", "1"), ("b", "2")]), set(&[("c", "1"), ("y", "1")])]);
-        assert_eq!(names(new.diff(&old)), ["+b", "+y", "-x"]);
+        assert_eq!(names(new.diff(&old)), ["+b", "-x", "+y"]);
         assert!(names(new.diff(&new)).is_empty());
         assert_eq!(names(old.diff(&Resources::default())), ["+a", "+b", "+c", "+x"]);
         assert_eq!(names(Resources::default().diff(&old)), ["-a", "-b", "-c", "-x"]);

@@ -1,0 +1,236 @@
+//! Derived tables: what the objects of all clusters mean together. Owned by the pipeline, its only writer; builders
+//! read it.
+//!
+//! ```text
+//! Change -> inputs (objects per cluster) -> services, endpoints, networks, rules, peers -> Delta (what to build again)
+//! ```
+//!
+//! Each table is updated by key: the work of an update is proportional to what changed.
+
+mod delta;
+mod endpoints;
+mod inputs;
+mod networks;
+mod peers;
+mod rules;
+mod scope;
+mod services;
+mod workloads;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub use delta::Delta;
+pub use inputs::{ClusterObjects, Inputs};
+pub use networks::Networks;
+pub use rules::MergedRule;
+pub use scope::Scope;
+pub use workloads::Target;
+
+use crate::model::{
+    Change, ClusterId,
+    change::ClusterState,
+    endpoint::{ServiceEndpoints, Workload},
+    gateway::Gateway,
+    mesh::MeshConfig,
+    peer_authentication::MtlsMode,
+    service::{ExportTo, Service, ServiceKey},
+};
+
+/// What the operator chose at start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster whose Istio objects and mesh configuration are in force.
+    pub config_cluster: ClusterId,
+    /// Services with endpoints in more than one locality fail over even without a DestinationRule; off gives Istio's
+    /// defaults to the letter.
+    pub failover_by_default: bool,
+    /// Suffix of service hosts.
+    pub domain: Arc<str>,
+}
+
+/// The derived tables.
+#[derive(Debug)]
+pub struct Index {
+    options: Options,
+    mesh: Arc<MeshConfig>,
+    inputs: Inputs,
+    services: BTreeMap<ServiceKey, Arc<Service>>,
+    by_port: BTreeMap<u16, BTreeSet<ServiceKey>>,
+    endpoints: BTreeMap<ServiceKey, Arc<ServiceEndpoints>>,
+    networks: Networks,
+    rules: rules::Rules,
+    peers: peers::Peers,
+    counts: scope::Counts,
+    no_endpoints: ServiceEndpoints,
+}
+
+impl Index {
+    /// Empty tables.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            mesh: Arc::default(),
+            inputs: Inputs::default(),
+            services: BTreeMap::new(),
+            by_port: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            networks: Networks::default(),
+            rules: rules::Rules::default(),
+            peers: peers::Peers::default(),
+            counts: scope::Counts::default(),
+            no_endpoints: ServiceEndpoints::default(),
+        }
+    }
+
+    /// Takes in a batch of changes and tells what has to be built again.
+    pub fn update(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
+        let mut touched = inputs::Touched::default();
+        for change in changes {
+            self.inputs.apply(change, &self.options.config_cluster, &mut touched);
+        }
+        let mut delta = Delta::default();
+        let before = self.discriminators();
+
+        if touched.mesh {
+            let mesh = self.inputs.mesh(&self.options.config_cluster);
+            if mesh != self.mesh {
+                self.mesh = mesh;
+                delta.everything = true;
+                // Export defaults, cluster-local hosts and trust domains are part of the tables below.
+                touched.everything(&self.inputs);
+            }
+        }
+        if touched.rules {
+            self.rules.rebuild(&self.inputs, &self.options, &self.mesh, &self.services, &mut delta);
+        }
+        if !touched.peers.is_empty() {
+            self.peers.rebuild(
+                &self.inputs,
+                &self.options,
+                &self.mesh,
+                &touched.peers,
+                &self.services,
+                &mut delta,
+            );
+        }
+        if touched.networks {
+            let networks = Networks::build(&self.inputs, &self.mesh);
+            if networks != self.networks {
+                self.networks = networks;
+                delta.everything = true;
+            }
+        }
+        for name in &touched.services {
+            self.update_service(name, &mut delta);
+        }
+        for (cluster, name) in &touched.endpoints {
+            self.update_endpoints(cluster, name, &mut delta);
+        }
+        delta.proxies.pods.extend(touched.pods);
+        delta.proxies.all |= touched.gateways;
+        // Which attributes of a proxy matter may itself have changed.
+        if delta.everything || before != self.discriminators() {
+            delta.proxies.all = true;
+        }
+        delta
+    }
+
+    // === what builders and views read ===
+
+    /// What the operator chose.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Mesh-wide settings.
+    pub fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    /// The objects behind the tables.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// The clusters and what is known about each.
+    pub fn clusters(&self) -> impl Iterator<Item = (&ClusterId, &ClusterState)> {
+        self.inputs.clusters.iter().map(|(id, objects)| (id, &objects.state))
+    }
+
+    /// A service.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// Every service, by host.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Whether a scope sees a service.
+    pub fn sees(&self, scope: &Scope, service: &Service) -> bool {
+        match scope.namespace() {
+            Some(namespace) => service.export_to.includes(namespace),
+            None => service.export_to == ExportTo::Public,
+        }
+    }
+
+    /// The services that a scope sees, by host.
+    pub fn visible(&self, scope: &Scope) -> Vec<&Arc<Service>> {
+        self.services.values().filter(|s| self.sees(scope, s)).collect()
+    }
+
+    /// The visible services with this port, oldest first: Istio decides conflicts between listeners by age.
+    pub fn services_on_port(&self, scope: &Scope, port: u16) -> Vec<&Arc<Service>> {
+        let keys = self.by_port.get(&port).into_iter().flatten();
+        let mut found: Vec<_> =
+            keys.filter_map(|k| self.services.get(k)).filter(|s| self.sees(scope, s)).collect();
+        found.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+        found
+    }
+
+    /// Every port of every service.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.by_port.keys().copied()
+    }
+
+    /// A service's endpoints.
+    pub fn endpoints(&self, key: &ServiceKey) -> &ServiceEndpoints {
+        self.endpoints.get(key).map_or(&self.no_endpoints, |e| e)
+    }
+
+    /// How networks are entered.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
+    /// The destination rule that clients in `scope` use for a service.
+    pub fn rule(&self, scope: &Scope, service: &Service) -> Option<&MergedRule> {
+        self.rules.lookup(scope, service, &self.mesh.root_namespace)
+    }
+
+    /// What a namespace's services accept, as clients see it without knowing the workload.
+    pub fn service_mtls(&self, namespace: &str) -> MtlsMode {
+        self.peers.namespace(namespace)
+    }
+
+    /// What a workload accepts on one of its ports.
+    pub fn workload_mtls(&self, workload: &Workload, port: u16) -> MtlsMode {
+        self.peers.workload(&workload.namespace, &workload.labels).mode(port)
+    }
+
+    /// The Gateways of the config cluster, oldest first.
+    pub fn gateways(&self) -> Vec<&Arc<Gateway>> {
+        let mut found: Vec<_> = self
+            .inputs
+            .clusters
+            .get(&self.options.config_cluster)
+            .map(|c| c.gateways.values().collect())
+            .unwrap_or_default();
+        found.sort_by_key(|g| (g.meta.created, g.meta.namespace.clone(), g.meta.name.clone()));
+        found
+    }
+}

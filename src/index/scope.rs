@@ -1,0 +1,97 @@
+//! What a namespace sees.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::Index;
+use crate::model::service::{ExportTo, Service};
+
+/// Which services and rules a proxy sees: those that are visible everywhere, or those of one namespace that has
+/// something of its own (a private service or rule, or one exported to it).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// A namespace that sees exactly what every other one sees.
+    Public,
+    /// A namespace with exceptions.
+    Namespace(Arc<str>),
+}
+
+impl Scope {
+    /// The namespace by which `exportTo` is judged; none sees only what is public.
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Public => None,
+            Self::Namespace(ns) => Some(ns),
+        }
+    }
+}
+
+/// How many services there are of the kinds that make an attribute of a proxy matter.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// `internalTrafficPolicy: Local`.
+    pub node_local: i64,
+    /// With endpoints in more than one locality.
+    pub services_in_many_localities: i64,
+    /// Visible to some namespaces only: how many per namespace.
+    pub private: BTreeMap<Arc<str>, i64>,
+}
+
+/// Which attributes of a proxy matter at present. When this changes, every proxy's views are derived again.
+#[derive(Debug, PartialEq)]
+pub struct Discriminators {
+    /// Some policy orders endpoints by the client's locality.
+    pub locality: bool,
+    /// Some service is node-local.
+    pub node: bool,
+    /// Labels that some `failoverPriority` compares.
+    pub labels: BTreeSet<Arc<str>>,
+    private: BTreeSet<Arc<str>>,
+}
+
+impl Counts {
+    /// Counts a service in (1) or out (-1).
+    pub fn service(&mut self, service: Option<&Service>, by: i64) {
+        let Some(service) = service else { return };
+        self.node_local += if service.node_local { by } else { 0 };
+        if let ExportTo::Namespaces(names) = &service.export_to {
+            for name in names {
+                let count = self.private.entry(name.clone()).or_default();
+                *count += by;
+                if *count == 0 {
+                    self.private.remove(name);
+                }
+            }
+        }
+    }
+}
+
+impl Index {
+    /// What clients in a namespace see.
+    pub fn scope(&self, namespace: &Arc<str>) -> Scope {
+        if self.counts.private.contains_key(namespace) || self.rules.is_exception(namespace) {
+            Scope::Namespace(namespace.clone())
+        } else {
+            Scope::Public
+        }
+    }
+
+    /// Which attributes of a proxy matter at present.
+    pub fn discriminators(&self) -> Discriminators {
+        let mesh_locality = self.mesh.locality_lb.as_ref().filter(|l| l.enabled);
+        let mesh_matters =
+            mesh_locality.is_some_and(|l| !l.distribute.is_empty() || self.mesh.outlier_detection.is_some());
+        let failover = self.options.failover_by_default && self.counts.services_in_many_localities > 0;
+        let mut labels = self.rules.failover_labels().clone();
+        labels.extend(mesh_locality.into_iter().flat_map(super::rules::compared_labels));
+        let private = self.counts.private.keys().cloned();
+        Discriminators {
+            locality: failover || mesh_matters || self.rules.locality_matters(),
+            node: self.counts.node_local > 0,
+            labels,
+            private: private.chain(self.rules.exceptions().cloned()).collect(),
+        }
+    }
+}

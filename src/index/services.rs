@@ -1,0 +1,193 @@
+//! One service from its definitions in all clusters.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{Delta, Index, inputs::NamespacedName};
+use crate::model::{
+    ClusterId, Kind, ObjectKey,
+    gateway::host_within,
+    kubernetes::{Service as Definition, ServiceType},
+    mesh::MeshConfig,
+    port::Protocol,
+    service::{ExportTo, Port, Resolution, Service, ServiceKey},
+};
+
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+const CANONICAL_ACCOUNTS: &str = "alpha.istio.io/canonical-serviceaccounts";
+const KUBERNETES_ACCOUNTS: &str = "alpha.istio.io/kubernetes-serviceaccounts";
+
+impl Index {
+    /// The host of a Kubernetes service.
+    pub fn service_key(&self, (namespace, name): &NamespacedName) -> ServiceKey {
+        ServiceKey {
+            host: format!("{name}.{namespace}.svc.{}", self.options.domain).into(),
+            namespace: namespace.clone(),
+        }
+    }
+
+    /// Merges a service again and records what that changes.
+    pub(super) fn update_service(&mut self, name: &NamespacedName, delta: &mut Delta) {
+        let key = self.service_key(name);
+        let definitions: Vec<_> = self
+            .inputs
+            .clusters
+            .iter()
+            .filter_map(|(id, cluster)| Some((id, cluster.services.get(name)?)))
+            .collect();
+        let new = merge(&key, &definitions, &self.mesh, &self.options.domain).map(Arc::new);
+        // Inbound sides depend on selectors and target ports, which the merged service does not show.
+        delta.proxies.namespaces.insert(key.namespace.clone());
+        let old = self.services.get(&key).cloned();
+        if old == new {
+            return;
+        }
+        for service in [&old, &new].into_iter().flatten() {
+            delta.ports.extend(service.ports.iter().map(|p| p.number));
+        }
+        self.counts.service(old.as_deref(), -1);
+        self.counts.service(new.as_deref(), 1);
+        for port in old.iter().flat_map(|s| &s.ports) {
+            if let Some(keys) = self.by_port.get_mut(&port.number) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.by_port.remove(&port.number);
+                }
+            }
+        }
+        for port in new.iter().flat_map(|s| &s.ports) {
+            self.by_port.entry(port.number).or_default().insert(key.clone());
+        }
+        match new {
+            Some(new) => drop(self.services.insert(key.clone(), new)),
+            None => drop(self.services.remove(&key)),
+        }
+        delta.services.insert(key);
+    }
+}
+
+/// Ports are the union, and the oldest definition wins a port that several define; everything else is the oldest's.
+/// Without ages (files), the first cluster by name counts as the oldest, so that every replica decides alike.
+fn merge(
+    key: &ServiceKey,
+    definitions: &[(&ClusterId, &Arc<Definition>)],
+    mesh: &MeshConfig,
+    domain: &str,
+) -> Option<Service> {
+    let mut by_age = definitions.to_vec();
+    by_age.sort_by_key(|(id, d)| (d.meta.created, (*id).clone()));
+    let (first_cluster, first) = *by_age.first()?;
+
+    let mut ports: BTreeMap<u16, Port> = BTreeMap::new();
+    let mut conflicts = Vec::new();
+    for (id, definition) in &by_age {
+        for port in &definition.ports {
+            let protocol =
+                Protocol::select(port.transport, port.app_protocol.as_deref(), &port.name, port.number);
+            let port = Port { name: port.name.clone(), number: port.number, protocol };
+            match ports.get(&port.number) {
+                None => drop(ports.insert(port.number, port)),
+                Some(existing) if *existing == port => {}
+                Some(existing) => conflicts.push(
+                    format!(
+                        "port {}: {id} says {:?} ({:?}), {first_cluster} or an older definition says {:?} ({:?}); the older one holds",
+                        port.number, port.name, port.protocol, existing.name, existing.protocol
+                    )
+                    .into(),
+                ),
+            }
+        }
+        if definition.headless != first.headless || external_name(definition) != external_name(first) {
+            conflicts.push(
+                format!("{id} and {first_cluster} disagree on the service's type; {first_cluster} holds")
+                    .into(),
+            );
+        }
+    }
+
+    let vips: BTreeMap<ClusterId, Vec<IpAddr>> = by_age
+        .iter()
+        .filter(|(_, d)| !d.cluster_ips.is_empty())
+        .map(|(id, d)| ((*id).clone(), d.cluster_ips.clone()))
+        .collect();
+    let annotation = |name: &str| first.meta.annotations.get(name).map(|v| v.as_ref()).unwrap_or_default();
+    let resolution = match external_name(first) {
+        Some(target) => Resolution::Alias(target.clone()),
+        None if first.headless => Resolution::Passthrough,
+        None => Resolution::ClientSide,
+    };
+    Some(Service {
+        name: first.meta.name.clone(),
+        ports: ports.into_values().collect(),
+        resolution,
+        vips,
+        node_local: first.node_local,
+        cluster_local: cluster_local(&key.host, mesh, domain),
+        export_to: ExportTo::parse(
+            annotation(EXPORT_TO).split(','),
+            &key.namespace,
+            &mesh.default_service_export_to,
+        ),
+        labels: first.meta.labels.clone(),
+        created: first.meta.created,
+        extra_identities: extra_identities(&by_age, mesh),
+        sources: by_age.iter().map(|(id, d)| object_key(id, d)).collect(),
+        conflicts,
+        key: key.clone(),
+    })
+}
+
+fn external_name(definition: &Definition) -> Option<&Arc<str>> {
+    match &definition.kind {
+        ServiceType::ExternalName(target) => Some(target),
+        _ => None,
+    }
+}
+
+fn object_key(cluster: &ClusterId, definition: &Definition) -> ObjectKey {
+    ObjectKey {
+        cluster: cluster.clone(),
+        kind: Kind::Service,
+        namespace: definition.meta.namespace.clone(),
+        name: definition.meta.name.clone(),
+    }
+}
+
+/// Istio's annotations with further identities that may serve the service.
+fn extra_identities(definitions: &[(&ClusterId, &Arc<Definition>)], mesh: &MeshConfig) -> BTreeSet<Arc<str>> {
+    let mut found = BTreeSet::new();
+    for (_, definition) in definitions {
+        let list = |name: &str| {
+            let text = definition.meta.annotations.get(name).map(|v| v.as_ref()).unwrap_or_default();
+            text.split(',').map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        for account in list(CANONICAL_ACCOUNTS) {
+            found
+                .insert(if account.contains("://") { account } else { format!("spiffe://{account}") }.into());
+        }
+        for account in list(KUBERNETES_ACCOUNTS) {
+            let namespace = &definition.meta.namespace;
+            found.insert(format!("spiffe://{}/ns/{namespace}/sa/{account}", mesh.trust_domain).into());
+        }
+    }
+    found
+}
+
+/// The most specific of the mesh's settings decides; Istio's defaults are the API server, what is in `kube-system` and
+/// the control plane itself.
+fn cluster_local(host: &str, mesh: &MeshConfig, domain: &str) -> bool {
+    let defaults = [
+        format!("*.kube-system.svc.{domain}"),
+        format!("kubernetes.default.svc.{domain}"),
+        format!("istiod.{}.svc.{domain}", mesh.root_namespace),
+    ];
+    let settings = mesh.cluster_local.iter().map(|(pattern, local)| (pattern.as_ref(), *local));
+    let explicit = settings.filter(|(p, _)| host_within(host, p)).max_by_key(|(p, local)| (p.len(), *local));
+    match explicit {
+        Some((_, local)) => local,
+        None => defaults.iter().any(|pattern| host_within(host, pattern)),
+    }
+}
