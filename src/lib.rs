@@ -5,6 +5,11 @@
 //!                                                                     snapshots --watch--> xDS streams --> Envoys
 //! ```
 
+pub mod args;
+pub mod authn;
+pub mod ca;
+pub mod cli;
+pub mod files;
 pub mod index;
 pub mod model;
 pub mod snapshot;

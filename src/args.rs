@@ -1,0 +1,46 @@
+//! The command line: the only reader of argv and the environment.
+
+use clap::{Parser, Subcommand};
+
+use crate::cli;
+
+/// A control plane for Envoy sidecars and gateways, made for meshes of many clusters.
+#[derive(Debug, Parser)]
+#[command(name = "landbridge", version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make and look at the certificates of a mesh: a shared root, an intermediate for each cluster.
+    Ca(cli::ca::CaArgs),
+    /// Mint a service-account token from the local development issuer.
+    Token(cli::token::TokenArgs),
+    /// Print the bootstrap of a stock Envoy that connects to landbridge.
+    Bootstrap(Box<cli::bootstrap::BootstrapArgs>),
+}
+
+// === impl Args ===
+
+impl Args {
+    /// Runs the chosen command to its end.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Ca(args) => args.run(),
+            Command::Token(args) => args.run(),
+            Command::Bootstrap(args) => args.run(),
+        }
+    }
+}
+
+/// A stock Envoy for tests: the one that `ENVOY` names, or the one that `make setup` installed.
+#[cfg(test)]
+pub(crate) fn envoy_for_tests() -> Option<std::path::PathBuf> {
+    #[allow(clippy::disallowed_methods, reason = "this file is the reader of the environment")]
+    let named = std::env::var("ENVOY").ok().map(std::path::PathBuf::from);
+    let installed =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/envoy-1.40.0/envoy/_bin/envoy");
+    named.or(Some(installed)).filter(|path| path.is_file())
+}

@@ -1,0 +1,3 @@
+//! Who is calling: identities from client certificates and from service-account tokens.
+
+pub mod dev_issuer;

@@ -1,0 +1,18 @@
+//! The certificate authority: who signs, what is signed, and how both change while running.
+//!
+//! ```text
+//! cacerts directory or state directory -> authority -> live (reloads) -> watch::Receiver<Arc<Authority>>
+//!     -> svid (keys and certificates of workloads, for SDS) -> secret (bytes of the SDS resource)
+//!     -> service (signs the requests of Istio's agents)
+//!     -> server_cert (the certificate and the client verification of our own port 15012)
+//! ```
+
+pub mod authority;
+pub mod cacerts;
+pub mod cert;
+pub mod csr;
+pub mod issue;
+pub mod key;
+pub mod self_signed;
+
+pub use authority::{Authority, CaError};

@@ -1,0 +1,8 @@
+//! The subcommands: each a `clap` struct with a `run`.
+
+pub mod bootstrap;
+pub mod ca;
+pub mod duration;
+pub mod inspect;
+pub mod token;
+mod yaml;
