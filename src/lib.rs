@@ -12,5 +12,7 @@ pub mod cli;
 pub mod files;
 pub mod index;
 pub mod model;
+pub mod pipeline;
+pub mod resource;
 pub mod snapshot;
 pub mod view;

@@ -7,7 +7,7 @@
 //!
 //! Each table is updated by key: the work of an update is proportional to what changed.
 
-mod delta;
+pub mod delta;
 mod endpoints;
 mod inputs;
 mod networks;

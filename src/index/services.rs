@@ -47,6 +47,11 @@ impl Index {
         }
         for service in [&old, &new].into_iter().flatten() {
             delta.ports.extend(service.ports.iter().map(|p| p.number));
+            // An alias is a further domain of its target's routes, whatever ports it lists itself.
+            if let Resolution::Alias(target) = &service.resolution {
+                let targets = self.services.values().filter(|s| s.key.host == *target);
+                delta.ports.extend(targets.flat_map(|s| &s.ports).map(|p| p.number));
+            }
         }
         self.counts.service(old.as_deref(), -1);
         self.counts.service(new.as_deref(), 1);

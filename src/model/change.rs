@@ -1,6 +1,10 @@
 //! What sources tell the pipeline. Files and Kubernetes watchers speak this one language.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{
     destination_rule::DestinationRule,
@@ -20,6 +24,15 @@ pub enum Change {
     Remove(ObjectKey),
     /// What is known about a cluster's source.
     Cluster(ClusterId, ClusterState),
+}
+
+/// Changes that belong together, as a source saw them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// In the order in which they hold.
+    pub changes: Vec<Change>,
+    /// When the source saw the first of them: where propagation times begin.
+    pub seen: Instant,
 }
 
 /// What is known about a cluster's source.

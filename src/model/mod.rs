@@ -15,5 +15,5 @@ pub mod peer_authentication;
 pub mod port;
 pub mod service;
 
-pub use change::{Change, Kind, Object, ObjectKey};
+pub use change::{Batch, Change, Kind, Object, ObjectKey};
 pub use name::{ClusterId, Labels, NetworkId};

@@ -1,0 +1,209 @@
+//! Classes of proxies: streams whose proxies have equal views share one channel of snapshots.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Layers, Totals,
+    units::{LayerKey, layers_of},
+};
+use crate::{
+    index::{Index, delta::AffectedProxies},
+    model::node::Proxy,
+    snapshot::{ClassReceiver, ResourceType, Resources, Snapshot, StreamId},
+    view::{ProxyViews, derive},
+};
+
+/// A class, for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassId(u64);
+
+/// All classes and streams.
+#[derive(Debug, Default)]
+pub struct Classes {
+    by_views: HashMap<ProxyViews, ClassId>,
+    classes: HashMap<ClassId, Class>,
+    streams: HashMap<StreamId, Stream>,
+    by_namespace: BTreeMap<Arc<str>, BTreeSet<StreamId>>,
+    next: u64,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Class {
+    views: ProxyViews,
+    layers: Vec<LayerKey>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    streams: usize,
+}
+
+#[derive(Debug)]
+struct Stream {
+    proxy: Arc<Proxy>,
+    class: ClassId,
+    /// Tells the stream that it belongs to another class now.
+    moves: watch::Sender<ClassReceiver>,
+}
+
+impl Classes {
+    /// A proxy has come: finds or makes its class.
+    pub fn attach(
+        &mut self,
+        id: StreamId,
+        proxy: Arc<Proxy>,
+        index: &Index,
+        layers: &mut Layers,
+        totals: &mut Totals,
+    ) -> watch::Receiver<ClassReceiver> {
+        let class = self.join(derive(index, &proxy), index, layers, totals);
+        let (moves, receiver) = watch::channel(self.receiver(class));
+        self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(id);
+        self.streams.insert(id, Stream { proxy, class, moves });
+        receiver
+    }
+
+    /// It has gone.
+    pub fn detach(&mut self, id: StreamId, layers: &mut Layers) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        if let Some(streams) = self.by_namespace.get_mut(&stream.proxy.namespace) {
+            streams.remove(&id);
+            if streams.is_empty() {
+                self.by_namespace.remove(&stream.proxy.namespace);
+            }
+        }
+        self.leave(stream.class, layers);
+    }
+
+    /// Gives these classes a snapshot of what their layers hold now.
+    pub fn publish(&mut self, touched: &[ClassId], layers: &Layers, event: Instant) {
+        if touched.is_empty() {
+            return;
+        }
+        self.epoch += 1;
+        for id in touched {
+            if let Some(class) = self.classes.get(id) {
+                class.snapshots.send_replace(Arc::new(snapshot(&class.layers, layers, self.epoch, event)));
+            }
+        }
+    }
+
+    /// Derives the views of these proxies again, and moves those that now belong elsewhere.
+    pub fn move_streams(
+        &mut self,
+        affected: &AffectedProxies,
+        index: &Index,
+        layers: &mut Layers,
+        totals: &mut Totals,
+    ) {
+        for id in self.affected(affected) {
+            let Some(stream) = self.streams.get(&id) else { continue };
+            let views = derive(index, &stream.proxy);
+            let old = stream.class;
+            if self.classes.get(&old).is_some_and(|class| class.views == views) {
+                continue;
+            }
+            let new = self.join(views, index, layers, totals);
+            let receiver = self.receiver(new);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.class = new;
+                stream.moves.send_replace(receiver);
+            }
+            self.leave(old, layers);
+        }
+    }
+
+    /// How many classes there are.
+    pub fn len(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+
+    /// The connected proxies, with their views and what is published for them.
+    pub fn proxies(&self) -> impl Iterator<Item = (StreamId, &Arc<Proxy>, &ProxyViews, Arc<Snapshot>)> {
+        self.streams.iter().filter_map(|(id, stream)| {
+            let class = self.classes.get(&stream.class)?;
+            Some((*id, &stream.proxy, &class.views, class.snapshots.borrow().clone()))
+        })
+    }
+
+    fn affected(&self, affected: &AffectedProxies) -> Vec<StreamId> {
+        if affected.all {
+            return self.streams.keys().copied().collect();
+        }
+        let of_namespace = |ns: &Arc<str>| self.by_namespace.get(ns).into_iter().flatten().copied();
+        let mut found: BTreeSet<_> = affected.namespaces.iter().flat_map(of_namespace).collect();
+        for (cluster, namespace, name) in &affected.pods {
+            found.extend(of_namespace(namespace).filter(|id| {
+                self.streams.get(id).is_some_and(|s| s.proxy.cluster == *cluster && s.proxy.name == *name)
+            }));
+        }
+        found.into_iter().collect()
+    }
+
+    fn join(
+        &mut self,
+        views: ProxyViews,
+        index: &Index,
+        layers: &mut Layers,
+        totals: &mut Totals,
+    ) -> ClassId {
+        if let Some(id) = self.by_views.get(&views).copied()
+            && let Some(class) = self.classes.get_mut(&id)
+        {
+            class.streams += 1;
+            return id;
+        }
+        let id = ClassId(self.next);
+        self.next += 1;
+        let keys = layers_of(&views);
+        for key in &keys {
+            layers.join(key, id, index, totals);
+        }
+        let (snapshots, _) = watch::channel(Arc::new(snapshot(&keys, layers, self.epoch, Instant::now())));
+        self.by_views.insert(views.clone(), id);
+        self.classes.insert(id, Class { views, layers: keys, snapshots, streams: 1 });
+        id
+    }
+
+    fn leave(&mut self, id: ClassId, layers: &mut Layers) {
+        let Some(class) = self.classes.get_mut(&id) else { return };
+        class.streams -= 1;
+        if class.streams == 0
+            && let Some(class) = self.classes.remove(&id)
+        {
+            self.by_views.remove(&class.views);
+            for key in &class.layers {
+                layers.leave(key, id);
+            }
+        }
+    }
+
+    fn receiver(&self, id: ClassId) -> ClassReceiver {
+        let class = self.classes.get(&id).expect("a class that was just joined exists");
+        class.snapshots.subscribe()
+    }
+}
+
+fn snapshot(keys: &[LayerKey], layers: &Layers, epoch: u64, event: Instant) -> Snapshot {
+    let of = |kind: ResourceType| {
+        Resources::new(keys.iter().filter(|key| key.kind() == kind).map(|key| layers.set(key)).collect())
+    };
+    Snapshot {
+        epoch,
+        committed: Instant::now(),
+        event,
+        clusters: of(ResourceType::Cluster),
+        endpoints: of(ResourceType::Endpoint),
+        listeners: of(ResourceType::Listener),
+        routes: of(ResourceType::Route),
+    }
+}

@@ -1,0 +1,229 @@
+//! The single writer. Everything that is derived changes here and nowhere else.
+//!
+//! ```text
+//! changes, attaches, nacks -> index.update -> Delta -> layers: build what is dirty -> classes: publish snapshots
+//! ```
+//!
+//! There is no timer: the first change goes at once, and what arrives while it is being worked on is the next batch.
+
+mod classes;
+mod layer;
+mod layers;
+mod units;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+pub use classes::Classes;
+pub use layers::{Layers, Rejection};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info};
+
+use crate::{
+    index::{Delta, Index, Options},
+    model::{
+        Change, ClusterId,
+        change::{Batch, ClusterState},
+    },
+    snapshot::Command,
+};
+
+/// A question that is answered between two batches, with everything in one consistent state. Collect shared pointers
+/// and return: what takes long is done outside.
+pub type Inspection = Box<dyn FnOnce(&State) + Send>;
+
+/// All state of the control plane, owned by the pipeline task.
+#[derive(Debug)]
+pub struct State {
+    /// Derived tables.
+    pub index: Index,
+    /// Built resources, per view.
+    pub layers: Layers,
+    /// Streams by class.
+    pub classes: Classes,
+    /// What the pipeline has done so far.
+    pub totals: Totals,
+}
+
+/// Counters, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Batches worked on.
+    pub batches: u64,
+    /// Changes in them.
+    pub changes: u64,
+    /// Resources whose bytes changed.
+    pub resources: u64,
+    /// Builders that panicked; the last good bytes stayed.
+    pub failed_builds: u64,
+    /// Time spent, in seconds.
+    pub busy: f64,
+}
+
+/// The pipeline task.
+pub struct Pipeline {
+    state: State,
+    changes: mpsc::Receiver<Batch>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    inspections: mpsc::Receiver<Inspection>,
+    /// Clusters that must have been read once before any proxy is told anything.
+    awaited: BTreeSet<ClusterId>,
+    waiting: Vec<Command>,
+    ready: watch::Sender<bool>,
+}
+
+/// At most so many queued batches are taken in one go, so that a flood of changes cannot starve the proxies.
+const BATCHES_AT_ONCE: usize = 256;
+
+// === impl State ===
+
+impl State {
+    /// Empty tables.
+    pub fn new(options: Options) -> Self {
+        Self {
+            index: Index::new(options),
+            layers: Layers::default(),
+            classes: Classes::default(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Takes in changes and publishes what follows from them. The heart of landbridge, and the unit of its tests.
+    pub fn apply(&mut self, changes: Vec<Change>, event: Instant) {
+        let started = Instant::now();
+        self.totals.batches += 1;
+        self.totals.changes += changes.len() as u64;
+        let delta = self.index.update(changes);
+        if !delta.is_empty() {
+            self.commit(&delta, event);
+        }
+        self.totals.busy += started.elapsed().as_secs_f64();
+    }
+
+    /// Takes in what a stream says.
+    pub fn command(&mut self, command: Command) {
+        match command {
+            Command::Attach(id, proxy, answer) => {
+                let receiver =
+                    self.classes.attach(id, proxy, &self.index, &mut self.layers, &mut self.totals);
+                // A stream that ended meanwhile says so with a Detach of its own.
+                let _ = answer.send(receiver);
+            }
+            Command::Detach(id) => self.classes.detach(id, &mut self.layers),
+            Command::Nack(_, nack) => {
+                let touched = self.layers.quarantine(nack);
+                self.classes.publish(&touched, &self.layers, Instant::now());
+            }
+        }
+    }
+
+    fn commit(&mut self, delta: &Delta, event: Instant) {
+        let touched = self.layers.rebuild(&self.index, delta, &mut self.totals);
+        self.classes.publish(&touched, &self.layers, event);
+        self.classes.move_streams(&delta.proxies, &self.index, &mut self.layers, &mut self.totals);
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// A pipeline that answers no proxy before every one of `awaited` was read once or is known to be away.
+    pub fn new(
+        options: Options,
+        awaited: BTreeSet<ClusterId>,
+        changes: mpsc::Receiver<Batch>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        inspections: mpsc::Receiver<Inspection>,
+    ) -> (Self, watch::Receiver<bool>) {
+        let (ready, is_ready) = watch::channel(false);
+        let state = State::new(options);
+        (Self { state, changes, commands, inspections, awaited, waiting: Vec::new(), ready }, is_ready)
+    }
+
+    /// Runs until every sender of changes and commands is gone.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(inspection) = self.inspections.recv() => inspection(&self.state),
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(batch) = self.changes.recv() => self.on_batch(batch),
+                else => return,
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        if *self.ready.borrow() {
+            self.state.command(command);
+        } else {
+            // Told now, a proxy would lose what was not read yet.
+            self.waiting.push(command);
+        }
+    }
+
+    fn on_batch(&mut self, first: Batch) {
+        let event = first.seen;
+        let mut changes = first.changes;
+        for _ in 1..BATCHES_AT_ONCE {
+            match self.changes.try_recv() {
+                Ok(next) => changes.extend(next.changes),
+                Err(_) => break,
+            }
+        }
+        let count = changes.len();
+        self.state.apply(changes, event);
+        debug!(changes = count, elapsed = ?event.elapsed(), "batch committed");
+        self.become_ready();
+    }
+
+    fn become_ready(&mut self) {
+        if *self.ready.borrow() {
+            return;
+        }
+        let states: std::collections::BTreeMap<_, _> = self.state.index.clusters().collect();
+        let known = |id: &ClusterId| states.get(id).is_some_and(|state| **state != ClusterState::Syncing);
+        if self.awaited.iter().all(known) {
+            info!(
+                clusters = self.awaited.len(),
+                services = self.state.index.services().count(),
+                "registry is complete"
+            );
+            self.ready.send_replace(true);
+            for command in std::mem::take(&mut self.waiting) {
+                self.state.command(command);
+            }
+        }
+    }
+}
+
+/// How long an inspection may wait for the pipeline before the asker gives up.
+pub const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where others ask.
+#[derive(Clone, Debug)]
+pub struct Inspector(mpsc::Sender<Inspection>);
+
+impl Inspector {
+    /// Also returns what the pipeline reads.
+    pub fn new() -> (Self, mpsc::Receiver<Inspection>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    /// Asks; `None` if the pipeline is gone or does not answer in [`INSPECTION_TIMEOUT`].
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let inspection: Inspection = Box::new(move |state| drop(answer.send(question(state))));
+        let asked = async {
+            self.0.send(inspection).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(INSPECTION_TIMEOUT, asked).await.ok().flatten()
+    }
+}

@@ -1,0 +1,155 @@
+//! Layers and units: what is built together, and what a change makes dirty.
+//!
+//! A layer is all resources of one type for one view. It is built in units: a service for clusters and assignments, a port
+//! number for listeners and routes (every service on a port shares its listener and its route table).
+
+use crate::{
+    index::{Delta, Index},
+    model::{node::ProxyKind, service::ServiceKey},
+    resource::{self, Built},
+    snapshot::ResourceType,
+    view::{
+        ClusterView, EndpointView, GatewayView, InboundView, KindViews, ListenerView, ProxyViews, RouteView,
+    },
+};
+
+/// A layer's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LayerKey {
+    /// CDS, outbound.
+    Clusters(ClusterView),
+    /// CDS, inbound.
+    InboundClusters(InboundView),
+    /// EDS.
+    Endpoints(EndpointView),
+    /// LDS, outbound.
+    Listeners(ListenerView),
+    /// LDS, inbound.
+    InboundListeners(InboundView),
+    /// LDS of a gateway.
+    GatewayListeners(GatewayView),
+    /// RDS.
+    Routes(RouteView),
+}
+
+/// What is built together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// What is always there.
+    Fixed,
+    /// All of one service.
+    Service(ServiceKey),
+    /// All on one port.
+    Port(u16),
+}
+
+/// The layers of a class, by type.
+pub fn layers_of(views: &ProxyViews) -> Vec<LayerKey> {
+    let mut layers =
+        vec![LayerKey::Clusters(views.clusters.clone()), LayerKey::Endpoints(views.endpoints.clone())];
+    match &views.kind {
+        KindViews::Sidecar { listeners, routes, inbound } => layers.extend([
+            LayerKey::InboundClusters(inbound.clone()),
+            LayerKey::Listeners(listeners.clone()),
+            LayerKey::InboundListeners(inbound.clone()),
+            LayerKey::Routes(routes.clone()),
+        ]),
+        KindViews::Router(gateway) => layers.push(LayerKey::GatewayListeners(gateway.clone())),
+    }
+    layers
+}
+
+// === impl LayerKey ===
+
+impl LayerKey {
+    /// What its resources are.
+    pub fn kind(&self) -> ResourceType {
+        match self {
+            Self::Clusters(_) | Self::InboundClusters(_) => ResourceType::Cluster,
+            Self::Endpoints(_) => ResourceType::Endpoint,
+            Self::Listeners(_) | Self::InboundListeners(_) | Self::GatewayListeners(_) => {
+                ResourceType::Listener
+            }
+            Self::Routes(_) => ResourceType::Route,
+        }
+    }
+
+    /// All units that the registry gives rise to.
+    pub fn units(&self, index: &Index) -> Vec<Unit> {
+        let services = || index.services().map(|s| Unit::Service(s.key.clone()));
+        let ports = || index.ports().map(Unit::Port);
+        let fixed = std::iter::once(Unit::Fixed);
+        match self {
+            Self::Clusters(_) => fixed.chain(services()).collect(),
+            Self::Endpoints(_) => services().collect(),
+            Self::Listeners(_) => fixed.chain(ports()).collect(),
+            Self::Routes(_) => ports().collect(),
+            Self::InboundClusters(_) | Self::InboundListeners(_) | Self::GatewayListeners(_) => {
+                fixed.collect()
+            }
+        }
+    }
+
+    /// The units that a change may concern. Building one that did not change costs time, nothing else.
+    pub fn dirty(&self, delta: &Delta) -> Vec<Unit> {
+        let service = |key: &ServiceKey| Unit::Service(key.clone());
+        let fixed_if = |dirty: bool| if dirty { vec![Unit::Fixed] } else { Vec::new() };
+        match self {
+            Self::Clusters(_) => delta.services.iter().map(service).collect(),
+            Self::Endpoints(_) => delta.services.union(&delta.endpoints).map(service).collect(),
+            Self::Listeners(_) | Self::Routes(_) => delta.ports.iter().copied().map(Unit::Port).collect(),
+            Self::InboundClusters(view) | Self::InboundListeners(view) => fixed_if(
+                !delta.services.is_empty() && view.ports.iter().any(|p| delta.services.contains(&p.service)),
+            ),
+            Self::GatewayListeners(_) => fixed_if(!delta.services.is_empty()),
+        }
+    }
+
+    /// Builds a unit. Nothing is built of what does not exist or is not visible.
+    pub fn build(&self, index: &Index, unit: &Unit) -> Vec<Built> {
+        match (self, unit) {
+            (Self::Clusters(view), Unit::Fixed) => resource::cds::fixed(index, view),
+            (Self::Clusters(view), Unit::Service(key)) => {
+                match index.service(key).filter(|s| index.sees(&view.scope, s)) {
+                    Some(service) => resource::cds::service(index, view, service),
+                    None => Vec::new(),
+                }
+            }
+            (Self::Endpoints(view), Unit::Service(key)) => {
+                match index.service(key).filter(|s| index.sees(&view.scope, s)) {
+                    Some(service) => resource::eds::service(index, view, service),
+                    None => Vec::new(),
+                }
+            }
+            (Self::InboundClusters(view), Unit::Fixed) => resource::cds::inbound(index, view),
+            (Self::Listeners(view), Unit::Fixed) => resource::lds::outbound::fixed(index, view),
+            (Self::Listeners(view), Unit::Port(port)) => resource::lds::outbound::port(index, view, *port),
+            (Self::InboundListeners(view), Unit::Fixed) => resource::lds::inbound::build(index, view),
+            (Self::GatewayListeners(view), Unit::Fixed) => resource::lds::gateway::build(index, view),
+            (Self::Routes(view), Unit::Port(port)) => resource::rds::port(index, view, *port),
+            _ => Vec::new(),
+        }
+    }
+
+    /// For logs: the type and whose.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Clusters(v) => format!("clusters of {}s in {:?}", kind(v.kind), v.scope),
+            Self::InboundClusters(v) => format!("inbound clusters of {} ports", v.ports.len()),
+            Self::Endpoints(v) => {
+                format!("endpoints for {}s of {} in {:?}", kind(v.kind), v.cluster, v.scope)
+            }
+            Self::Listeners(v) => format!("listeners of {} in {:?}", v.cluster, v.scope),
+            Self::InboundListeners(v) => format!("inbound listeners of {} ports", v.ports.len()),
+            Self::GatewayListeners(v) => format!("listeners of {} Gateways", v.gateways.len()),
+            Self::Routes(v) => format!("routes of {} in {}", v.namespace, v.cluster),
+        }
+    }
+}
+
+fn kind(kind: ProxyKind) -> &'static str {
+    match kind {
+        ProxyKind::Sidecar => "sidecar",
+        ProxyKind::Router => "gateway",
+    }
+}
