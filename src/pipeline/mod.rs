@@ -11,6 +11,9 @@ mod layer;
 mod layers;
 mod units;
 
+#[cfg(test)]
+mod oracle;
+
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
