@@ -7,10 +7,12 @@
 
 pub mod app;
 pub mod capture;
+pub mod demo;
 pub mod envoy;
 pub mod http;
 pub mod landbridge;
 pub mod load;
+pub mod mesh;
 pub mod netns;
 pub mod process;
 pub mod topology;

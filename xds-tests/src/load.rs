@@ -45,7 +45,7 @@ impl Sample {
 pub struct Load {
     shared: Arc<Shared>,
     began: Instant,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -82,7 +82,7 @@ impl Load {
             }
         });
         has_entered.recv().context("load's thread ended")??;
-        Ok(Self { shared, began, thread: Some(thread) })
+        Ok(Self { shared, began, thread: Mutex::new(Some(thread)) })
     }
 
     /// The clock of the samples.
@@ -124,17 +124,31 @@ impl Load {
         }
     }
 
+    /// Waits until the last `count` requests in a row meet the condition; false when `within` is over first.
+    pub async fn settled(&self, count: usize, within: Duration, matches: impl Fn(&Sample) -> bool) -> bool {
+        let (since, deadline) = (self.samples_from(0).len(), self.now() + within);
+        while self.now() < deadline {
+            let new = self.samples_from(since);
+            if new.len() >= count && new.iter().rev().take(count).all(&matches) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
     /// Stops sending, waits for the last answers, and returns all samples by the time they were sent.
-    pub fn finish(mut self) -> Vec<Sample> {
+    pub fn finish(&self) -> Vec<Sample> {
         self.halt();
         let mut samples = self.samples_from(0);
         samples.sort_by_key(|sample| sample.sent);
         samples
     }
 
-    fn halt(&mut self) {
+    fn halt(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             eprintln!("the load's thread panicked");

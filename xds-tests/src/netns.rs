@@ -50,12 +50,14 @@ impl Ns {
     /// Runs lines of `ip` commands (without the leading `ip`) inside the namespace.
     pub fn ip(&self, lines: &str) -> Result<()> {
         run("ip", &["-n", self.name(), "-batch", "-"], Some(lines))
+            .map(drop)
             .with_context(|| format!("in namespace {}", self.name()))
     }
 
     /// Loads iptables rules given in the format of `iptables-save`; other tables stay as they are.
     pub fn iptables(&self, rules: &str) -> Result<()> {
         self.enter(|| run("iptables-restore", &["--noflush", "-w"], Some(rules)))?
+            .map(drop)
             .with_context(|| format!("in namespace {}", self.name()))
     }
 
@@ -134,13 +136,13 @@ pub fn bridge(name: &str) -> Result<Ns> {
     Ok(ns)
 }
 
-/// Runs a command to its end; its error output becomes the error.
-pub(crate) fn run(program: &str, args: &[&str], stdin: Option<&str>) -> Result<()> {
+/// Runs a command to its end and returns what it printed; its error output becomes the error.
+pub(crate) fn run(program: &str, args: &[&str], stdin: Option<&str>) -> Result<String> {
     let mut child = Command::new(program)
         .args(args)
         .env("PATH", search_path())
         .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {program} (is it installed? `make setup` says what is missing)"))?;
@@ -151,7 +153,7 @@ pub(crate) fn run(program: &str, args: &[&str], stdin: Option<&str>) -> Result<(
     if !output.status.success() {
         bail!("`{program} {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// PATH with the places where Debian keeps `ip` and `iptables`, which an ordinary user's PATH lacks.

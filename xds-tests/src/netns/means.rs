@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,15 +27,15 @@ pub fn means() -> Means {
     let probe = format!("lb{}-probe", std::process::id());
     let as_root = match rustix::process::geteuid().is_root() {
         true => run("ip", &["netns", "add", &probe], None)
-            .and_then(|()| run("ip", &["netns", "del", &probe], None)),
+            .and_then(|_| run("ip", &["netns", "del", &probe], None)),
         false => Err(anyhow::anyhow!("not root")),
     };
     let Err(root) = as_root else { return Means::Here };
-    if std::env::var_os(INSIDE).is_some() {
+    if in_user_namespace() {
         return Means::None(format!("inside a user namespace: {root:#}"));
     }
     match run("unshare", &[&UNSHARE[..], &["sh", "-c", "mount -t tmpfs tmpfs /run"]].concat(), None) {
-        Ok(()) => Means::UserNamespace,
+        Ok(_) => Means::UserNamespace,
         Err(user) => Means::None(format!(
             "no network namespaces as this user ({root:#}) and none in a user namespace ({user:#}); \
              run as root, or install uidmap and give the user a range in /etc/subuid and /etc/subgid"
@@ -59,6 +60,11 @@ pub fn inside_user_namespace(args: impl IntoIterator<Item = OsString>) -> Result
     Ok(command)
 }
 
+/// Whether this process was started again inside a user namespace of its own.
+pub fn in_user_namespace() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// For a program's `main`, before it has threads: comes back where namespaces can be made, starting the program again
 /// in a user namespace if need be (then it does not come back).
 pub fn enter_or_explain() -> Result<()> {
@@ -73,6 +79,9 @@ pub fn enter_or_explain() -> Result<()> {
 /// Runs the body of test `name` where namespaces can be made; where they cannot, says so loudly and skips it,
 /// except in CI, where that is a failure.
 pub fn lab_test(name: &str, body: impl FnOnce() -> Result<()>) {
+    // One lab at a time: they measure, and a machine has few cores. A test that failed holds up no other.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     match means() {
         Means::Here => body().unwrap_or_else(|error| panic!("{name}: {error:#}")),
         Means::UserNamespace => {

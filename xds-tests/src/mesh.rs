@@ -1,0 +1,307 @@
+//! The two-cloud mesh with everything running in it: what the demo shows and the tests break.
+//!
+//! Certificates, tokens, bootstraps and configuration are made by the landbridge binary, as a user would make them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::app;
+use crate::capture;
+use crate::envoy::{self, Envoy};
+use crate::landbridge::{self, SECURE_GRPC_PORT, Server, Settings};
+use crate::load::Target;
+use crate::process::Process;
+use crate::topology::{CLOUDS, GATEWAY, LANDBRIDGE, Pod, Topology};
+
+mod config;
+mod workload;
+
+pub use config::replace_file;
+pub use workload::{Kind, Workload};
+
+/// The service that everything is about, and its address in each cloud.
+pub const SERVICE: &str = "backend.production.svc.cluster.local";
+const BACKENDS: [&str; 2] = ["backend-a", "backend-b"];
+/// How long a start may take: generous, for machines that do other things as well.
+const START: Duration = Duration::from_secs(30);
+
+/// The programs of the lab.
+#[derive(Clone)]
+pub struct Tools {
+    pub envoy: PathBuf,
+    pub landbridge: PathBuf,
+    /// A program that has [`app::AppArgs`] as its subcommand `app`.
+    pub app: PathBuf,
+    /// The project's folder, for the example manifests.
+    pub repository: PathBuf,
+}
+
+impl Tools {
+    /// Finds them around the running program; `app` is the program with the application in it.
+    pub fn find(app: PathBuf) -> Result<Self> {
+        let repository =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the project")?;
+        Ok(Self {
+            envoy: envoy::find(repository)?,
+            landbridge: landbridge::find()?,
+            app,
+            repository: repository.to_owned(),
+        })
+    }
+}
+
+/// A pod that runs something: a proxy, an application, or both.
+struct Running {
+    pod: Pod,
+    workload: Workload,
+    envoy: Option<Envoy>,
+    app: Option<Process>,
+}
+
+/// Everything. Dropping it ends all processes and deletes all namespaces.
+pub struct Mesh {
+    // Processes go before the namespaces that they run in.
+    running: BTreeMap<String, Running>,
+    servers: BTreeMap<&'static str, Option<Server>>,
+    settings: BTreeMap<&'static str, Settings>,
+    pub topology: Topology,
+    pub folder: PathBuf,
+    tools: Tools,
+}
+
+impl Mesh {
+    /// Lays out the files and the network; nothing runs yet. `folder` is emptied; `prefix` begins all namespaces'
+    /// names; `extra` workloads are added to the example's.
+    pub async fn prepare(tools: Tools, folder: &Path, prefix: &str, extra: Vec<Workload>) -> Result<Self> {
+        let workloads: Vec<Workload> = workload::example().into_iter().chain(extra).collect();
+        config::lay_out(&tools, folder).await?;
+        let pods: Vec<_> = workloads
+            .iter()
+            .filter(|workload| workload.kind != Kind::Gateway) // every cloud has its gateway anyway
+            .map(|workload| (workload.cloud, workload.pod.as_str(), workload.host))
+            .collect();
+        let topology = Topology::build(prefix, &pods)?;
+        let mut running = BTreeMap::new();
+        for workload in workloads {
+            let pod = topology.pod(workload.cloud, &workload.pod)?;
+            running.insert(pod.id(), Running { pod, workload, envoy: None, app: None });
+        }
+        let settings = CLOUDS.map(|cloud| (cloud, config::server_settings(&tools, folder, cloud))).into();
+        let servers = CLOUDS.map(|cloud| (cloud, None)).into();
+        Ok(Self { running, servers, settings, topology, folder: folder.to_owned(), tools })
+    }
+
+    /// Prepares and starts everything; comes back when every proxy is ready.
+    pub async fn up(tools: Tools, folder: &Path, prefix: &str, extra: Vec<Workload>) -> Result<Self> {
+        let mut mesh = Self::prepare(tools, folder, prefix, extra).await?;
+        mesh.start_control_planes().await?;
+        mesh.start_workloads().await?;
+        Ok(mesh)
+    }
+
+    /// Starts the control planes that do not run, and waits until they serve.
+    pub async fn start_control_planes(&mut self) -> Result<()> {
+        for (cloud, slot) in &mut self.servers {
+            if slot.is_none() {
+                *slot = Some(Server::start(&self.settings[cloud], &self.topology.pod(cloud, LANDBRIDGE.0)?)?);
+            }
+        }
+        for server in self.servers.values_mut().flatten() {
+            server.await_ready(START).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends both control planes at once, as a crash would.
+    pub async fn kill_control_planes(&mut self) -> Result<()> {
+        for server in self.servers.values_mut() {
+            if let Some(mut server) = server.take() {
+                server.process.kill().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts applications and proxies of all pods, and waits for the proxies.
+    pub async fn start_workloads(&mut self) -> Result<()> {
+        let all: Vec<String> = self.running.keys().cloned().collect();
+        for id in &all {
+            let running = &self.running[id];
+            if running.workload.kind == Kind::Sidecar {
+                capture::install(&running.pod.ns)?;
+            }
+            self.write_bootstrap(id).await?;
+        }
+        self.start(&all).await
+    }
+
+    /// Starts what should run in these pods and does not, and waits for the proxies.
+    async fn start(&mut self, ids: &[String]) -> Result<()> {
+        for id in ids {
+            let files = self.pod_files(id);
+            let running = self.running.get_mut(id).with_context(|| format!("no workload {id}"))?;
+            let (ns, name) = (&running.pod.ns, files.name.as_str());
+            if running.workload.app && running.app.is_none() {
+                running.app = Some(app::start(&self.tools.app, ns, id, &files.mode, &files.app_log)?);
+            }
+            if running.workload.kind != Kind::Plain && running.envoy.is_none() {
+                running.envoy =
+                    Some(Envoy::start(&self.tools.envoy, ns, name, &files.bootstrap, &files.envoy_log)?);
+            }
+        }
+        for id in ids {
+            if let Some(envoy) = self.running.get_mut(id).and_then(|running| running.envoy.as_mut()) {
+                envoy.await_ready(START).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the backends of a cloud how to answer: `ok`, `500`, `hang`.
+    pub fn backends_answer(&self, cloud: &str, mode: &str) -> Result<()> {
+        for id in backends(cloud) {
+            replace_file(&self.pod_files(&id).mode, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Kills application and proxy of the cloud's backends, all at once, without a goodbye.
+    pub async fn kill_backends(&mut self, cloud: &str) -> Result<()> {
+        let mut ending = Vec::new();
+        for id in backends(cloud) {
+            let Some(running) = self.running.get_mut(&id) else { continue };
+            ending.extend(running.app.take());
+            ending.extend(running.envoy.take().map(|envoy| envoy.process));
+        }
+        let ended = futures::future::join_all(ending.iter_mut().map(Process::kill)).await;
+        ended.into_iter().collect()
+    }
+
+    /// Kills the applications only: their proxies go on and find nobody behind them.
+    pub async fn kill_backend_apps(&mut self, cloud: &str) -> Result<()> {
+        for id in backends(cloud) {
+            if let Some(mut app) = self.running.get_mut(&id).and_then(|running| running.app.take()) {
+                app.kill().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts what does not run in the cloud's backends, and waits for the proxies.
+    pub async fn start_backends(&mut self, cloud: &str) -> Result<()> {
+        self.start(&backends(cloud)).await
+    }
+
+    /// Where the client's requests go.
+    pub fn target(&self) -> Target {
+        Target { to: SocketAddr::from(([10, 96, 0, 10], 80)), host: SERVICE.to_owned() }
+    }
+
+    pub fn envoy(&self, cloud: &str, pod: &str) -> Result<&Envoy> {
+        let running = self.running.get(&format!("{cloud}/{pod}"));
+        running
+            .and_then(|running| running.envoy.as_ref())
+            .with_context(|| format!("no proxy runs in {cloud}/{pod}"))
+    }
+
+    /// All running proxies with their pods' ids.
+    pub fn envoys(&self) -> impl Iterator<Item = (&str, &Envoy)> {
+        self.running.iter().filter_map(|(id, running)| Some((id.as_str(), running.envoy.as_ref()?)))
+    }
+
+    pub fn server(&self, cloud: &str) -> Result<&Server> {
+        self.servers
+            .get(cloud)
+            .and_then(Option::as_ref)
+            .with_context(|| format!("no control plane runs in {cloud}"))
+    }
+
+    pub fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// Process ids of everything that runs.
+    pub fn pids(&self) -> Vec<u32> {
+        let pods = self.running.values().flat_map(|running| {
+            let envoy = running.envoy.as_ref().map(|envoy| &envoy.process);
+            envoy.into_iter().chain(&running.app)
+        });
+        let servers = self.servers.values().flatten().map(|server| &server.process);
+        pods.chain(servers).filter_map(Process::pid).collect()
+    }
+
+    /// Ends everything in good order. (Dropping the mesh does it the short way.)
+    pub async fn stop(mut self) -> Result<()> {
+        let processes = self.running.values_mut().flat_map(|running| {
+            let envoy = running.envoy.as_mut().map(|envoy| &mut envoy.process);
+            envoy.into_iter().chain(&mut running.app)
+        });
+        let servers = self.servers.values_mut().flatten().map(|server| &mut server.process);
+        let all = processes.chain(servers).map(|process| process.stop(Duration::from_secs(3)));
+        futures::future::join_all(all).await.into_iter().collect()
+    }
+
+    /// Leaves everything running when this process ends.
+    pub fn keep(self) {
+        self.topology.keep();
+        for running in self.running.into_values() {
+            running.app.map(Process::leave_running);
+            running.envoy.map(|envoy| envoy.process.leave_running());
+        }
+        for server in self.servers.into_values().flatten() {
+            server.process.leave_running();
+        }
+    }
+
+    /// Has landbridge mint the pod's token and print its bootstrap; writes both to the pod's files.
+    async fn write_bootstrap(&self, id: &str) -> Result<()> {
+        let running = &self.running[id];
+        if running.workload.kind == Kind::Plain {
+            return Ok(());
+        }
+        let (workload, pod, files) = (&running.workload, &running.pod, self.pod_files(id));
+        let state = &self.settings[pod.cloud].state_dir;
+        let token = landbridge::command(&self.tools.landbridge, workload.token_args(state)).await?;
+        replace_file(&files.token, token.trim())?;
+        let discovery = SocketAddr::from((self.topology.pod(pod.cloud, LANDBRIDGE.0)?.ip, SECURE_GRPC_PORT));
+        let root = self.ca_dir(pod.cloud).join("root-cert.pem");
+        let args = workload.bootstrap_args(pod, discovery, &root, &files.token);
+        let bootstrap = landbridge::command(&self.tools.landbridge, args).await?;
+        replace_file(&files.bootstrap, &bootstrap)
+    }
+
+    fn pod_files(&self, id: &str) -> PodFiles {
+        let name = id.replace('/', "-");
+        let pods = self.folder.join("pods");
+        let logs = self.folder.join("logs");
+        PodFiles {
+            bootstrap: pods.join(format!("{name}.yaml")),
+            token: pods.join(format!("{name}.token")),
+            mode: pods.join(format!("{name}.mode")),
+            envoy_log: logs.join(format!("{name}.envoy.log")),
+            app_log: logs.join(format!("{name}.app.log")),
+            name,
+        }
+    }
+}
+
+struct PodFiles {
+    name: String,
+    bootstrap: PathBuf,
+    token: PathBuf,
+    mode: PathBuf,
+    envoy_log: PathBuf,
+    app_log: PathBuf,
+}
+
+fn backends(cloud: &str) -> Vec<String> {
+    BACKENDS.iter().map(|name| format!("{cloud}/{name}")).collect()
+}
+
+/// The gateways' and control planes' pod names, for those who look around.
+pub const GATEWAY_POD: &str = GATEWAY.0;
+pub const LANDBRIDGE_POD: &str = LANDBRIDGE.0;
