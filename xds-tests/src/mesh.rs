@@ -88,6 +88,9 @@ impl Mesh {
         let mut running = BTreeMap::new();
         for workload in workloads {
             let pod = topology.pod(workload.cloud, &workload.pod)?;
+            // A folder of its own: Envoy watches the one that its token lies in.
+            let own = folder.join("pods").join(pod.id().replace('/', "-"));
+            std::fs::create_dir_all(&own).with_context(|| format!("make {}", own.display()))?;
             running.insert(pod.id(), Running { pod, workload, envoy: None, app: None });
         }
         let settings = CLOUDS.map(|cloud| (cloud, config::server_settings(&tools, folder, cloud))).into();
@@ -249,8 +252,8 @@ impl Mesh {
     pub fn keep(self) {
         self.topology.keep();
         for running in self.running.into_values() {
-            running.app.map(Process::leave_running);
-            running.envoy.map(|envoy| envoy.process.leave_running());
+            let envoy = running.envoy.map(|envoy| envoy.process);
+            running.app.into_iter().chain(envoy).for_each(Process::leave_running);
         }
         for server in self.servers.into_values().flatten() {
             server.process.leave_running();
@@ -276,12 +279,12 @@ impl Mesh {
 
     fn pod_files(&self, id: &str) -> PodFiles {
         let name = id.replace('/', "-");
-        let pods = self.folder.join("pods");
+        let own = self.folder.join("pods").join(&name);
         let logs = self.folder.join("logs");
         PodFiles {
-            bootstrap: pods.join(format!("{name}.yaml")),
-            token: pods.join(format!("{name}.token")),
-            mode: pods.join(format!("{name}.mode")),
+            bootstrap: own.join("bootstrap.yaml"),
+            token: own.join("token"),
+            mode: own.join("mode"),
             envoy_log: logs.join(format!("{name}.envoy.log")),
             app_log: logs.join(format!("{name}.app.log")),
             name,

@@ -1,13 +1,15 @@
 //! What happens in the demo, in order, and what is noted down of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::view::View;
 use crate::envoy::Envoy;
+use crate::http;
 use crate::load::{Load, Sample};
 use crate::mesh::Mesh;
 
@@ -161,23 +163,50 @@ impl Stage<'_> {
         let from = self.begin(TITLE);
         let mut before = BTreeMap::new();
         for (id, envoy) in self.mesh.envoys() {
-            before.insert(id.to_owned(), envoy.certificate_serials().await?);
+            let serials = envoy.certificate_serials().await?;
+            if !serials.is_empty() {
+                before.insert(id.to_owned(), serials); // a gateway that passes TLS through may need none
+            }
         }
+        ensure!(!before.is_empty(), "no proxy has a certificate");
+        let shown = self.certificates_shown().await?;
         let start = self.load.now();
         for cloud in [HOME, REMOTE] {
             self.mesh.rotate_intermediate(cloud).await?;
         }
         wait_for_all(self.mesh, "given a certificate of the new intermediate", async |id, envoy| {
-            let old = before.get(id).map(Vec::as_slice).unwrap_or_default();
-            envoy.certificate_serials().await.is_ok_and(|new| !new.is_empty() && new != old)
+            let Some(old) = before.get(id) else { return true };
+            envoy.certificate_serials().await.is_ok_and(|new| !new.is_empty() && new != *old)
         })
         .await?;
         self.record.rotated_ms = millis(self.load.now() - start);
         self.note(format!("every proxy has a new certificate after {:.0} ms", self.record.rotated_ms));
-        // Connections opened from now on carry the new certificates; make the callers open some.
+        // Connections that are open go on with the old certificate; new ones must show the new one, and be believed.
+        let deadline = self.load.now() + PATIENCE;
+        while self.certificates_shown().await?.is_subset(&shown) {
+            ensure!(self.load.now() < deadline, "no connection shows a new certificate within {PATIENCE:?}");
+        }
+        self.note("backends are called with a new certificate".to_owned());
         sleep(Duration::from_secs(2)).await;
         self.end("rotated", TITLE, from);
         Ok(())
+    }
+
+    /// Fingerprints of the client's certificates as the backends see them. Asks with many requests at a time, so that
+    /// the client's proxy opens connections beyond those that the load uses.
+    async fn certificates_shown(&self) -> Result<BTreeSet<String>> {
+        let client = self.mesh.topology.pod(HOME, "client")?;
+        let target = self.mesh.target();
+        let calls =
+            (0..24).map(|_| http::fetch(&client.ns, target.to, &target.host, "/", Duration::from_secs(5)));
+        let mut shown = BTreeSet::new();
+        for answer in join_all(calls).await {
+            let text = String::from_utf8_lossy(answer?.body()).into_owned();
+            let hash =
+                text.split_once("Hash=").map(|(_, rest)| rest.chars().take_while(char::is_ascii_hexdigit));
+            shown.insert(hash.context("the backend sees no client certificate: no mutual TLS?")?.collect());
+        }
+        Ok(shown)
     }
 
     fn begin(&mut self, title: &'static str) -> Duration {

@@ -105,7 +105,7 @@ impl Workload {
             ("--labels", self.labels.to_owned()),
             ("--zone", format!("{region}-a")),
             ("--region", region),
-            ("--node-name", format!("{}-node-1", self.cloud)),
+            ("--node", format!("{}-node-1", self.cloud)),
         ];
         let mut args: Vec<OsString> = vec!["bootstrap".into(), kind.into()];
         args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
