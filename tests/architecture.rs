@@ -55,7 +55,11 @@ fn arrows_point_down() {
             }
         }
     }
-    assert!(wrong.is_empty(), "against the direction of ARCHITECTURE.md:\n{}", Vec::from_iter(wrong).join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "against the direction of ARCHITECTURE.md:\n{}",
+        Vec::from_iter(wrong).join("\n")
+    );
 }
 
 /// Module, file and text (comments left out) of every source file.
@@ -71,7 +75,8 @@ fn sources() -> Vec<(String, PathBuf, String)> {
                 continue;
             }
             let relative = path.strip_prefix(&root).expect("below src").to_owned();
-            let first = relative.components().next().expect("a file has a name").as_os_str().to_string_lossy();
+            let first =
+                relative.components().next().expect("a file has a name").as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
             let is_test = path.file_stem().is_some_and(|name| name == "tests" || name == "oracle");
             if !is_test && !matches!(module.as_str(), "lib" | "main") {

@@ -17,6 +17,9 @@ mod scope;
 mod services;
 mod workloads;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
