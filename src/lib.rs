@@ -13,6 +13,7 @@ pub mod files;
 pub mod index;
 pub mod model;
 pub mod pipeline;
+pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod view;

@@ -1,0 +1,168 @@
+//! What is wrong with the input right now, for logs, `/debug` and metrics.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::model::{ClusterId, change::ClusterState};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Not applied: the last good version, if there was one, stays in force.
+    Error,
+    /// Applied, but something in it is ignored or means something else than it seems.
+    Warning,
+}
+
+/// One thing that is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// The cluster whose input it is.
+    pub cluster: Arc<str>,
+    /// The file, if the input is one.
+    pub file: Option<Arc<str>>,
+    /// Line in the file, from 1.
+    pub line: Option<usize>,
+    /// `namespace/Kind/name`, if it could be read.
+    pub object: Option<Arc<str>>,
+    /// The field's path in the object; empty for the whole.
+    pub field: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// What makes it the same problem although lines have moved.
+    fn identity(&self) -> Self {
+        Self { line: None, ..self.clone() }
+    }
+}
+
+impl fmt::Display for Problem {
+    /// `east: rules.yaml:12: production/DestinationRule/payment: spec.host: is missing; add spec.host`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.cluster)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{file}:{line}: ")?,
+            (Some(file), None) => write!(f, "{file}: ")?,
+            _ => {}
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        write!(f, "{}; {}", self.reason, self.remedy)
+    }
+}
+
+/// A source's state, as of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReport {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Whether it is read whole.
+    pub state: ClusterState,
+    /// When it was last read whole.
+    pub last_read: Option<SystemTime>,
+    /// Files that a slow rescan found changed without having been told: missed events.
+    pub repairs: u64,
+    /// Objects in force, by kind.
+    pub objects: BTreeMap<String, usize>,
+    /// Objects of kinds that are not read, by `apiVersion/kind`.
+    pub not_read: BTreeMap<String, usize>,
+    /// What is wrong, in the order of files and lines.
+    pub problems: Vec<Problem>,
+}
+
+/// Shared by a source, which writes it, and all who show it.
+#[derive(Clone, Debug)]
+pub struct SourceStatus(Arc<Mutex<SourceReport>>);
+
+impl SourceStatus {
+    /// A source that has not read anything.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self(Arc::new(Mutex::new(SourceReport {
+            cluster,
+            state: ClusterState::Syncing,
+            last_read: None,
+            repairs: 0,
+            objects: BTreeMap::new(),
+            not_read: BTreeMap::new(),
+            problems: Vec::new(),
+        })))
+    }
+
+    /// A copy of all of it.
+    pub fn report(&self) -> SourceReport {
+        self.0.lock().clone()
+    }
+
+    /// Replaces the state. Logs a source that went or came back.
+    pub fn set_state(&self, state: ClusterState) {
+        let mut report = self.0.lock();
+        if report.state == state {
+            return;
+        }
+        let cluster = &report.cluster;
+        match &state {
+            ClusterState::Syncing => {}
+            ClusterState::Synced => tracing::info!(%cluster, "source is read whole"),
+            ClusterState::Stale { reason, .. } => {
+                tracing::warn!(%cluster, %reason, "source is away; what was known stays in force");
+            }
+        }
+        report.state = state;
+    }
+
+    /// Notes that everything was read.
+    pub fn read_whole(&self, at: SystemTime) {
+        self.0.lock().last_read = Some(at);
+    }
+
+    /// Notes files that had changed without an event.
+    pub fn repaired(&self, files: u64) {
+        self.0.lock().repairs += files;
+    }
+
+    /// Replaces the counts.
+    pub fn set_counts(&self, objects: BTreeMap<String, usize>, not_read: BTreeMap<String, usize>) {
+        let mut report = self.0.lock();
+        let new: Vec<_> = not_read.keys().filter(|kind| !report.not_read.contains_key(*kind)).collect();
+        if !new.is_empty() {
+            tracing::debug!(cluster = %report.cluster, kinds = ?new, "kinds that are not read are passed over");
+        }
+        report.objects = objects;
+        report.not_read = not_read;
+    }
+
+    /// Replaces the problems. Each is logged once when it appears and once when it is gone.
+    pub fn set_problems(&self, problems: Vec<Problem>) {
+        let mut report = self.0.lock();
+        let before: BTreeSet<_> = report.problems.iter().map(Problem::identity).collect();
+        let after: BTreeSet<_> = problems.iter().map(Problem::identity).collect();
+        for problem in problems.iter().filter(|p| !before.contains(&p.identity())) {
+            match problem.severity {
+                Severity::Error => tracing::error!("{problem}"),
+                Severity::Warning => tracing::warn!("{problem}"),
+            }
+        }
+        for problem in report.problems.iter().filter(|p| !after.contains(&p.identity())) {
+            tracing::info!("solved: {problem}");
+        }
+        report.problems = problems;
+    }
+}
