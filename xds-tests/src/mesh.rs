@@ -132,18 +132,29 @@ impl Mesh {
     /// Starts applications and proxies of all pods, and waits for the proxies.
     pub async fn start_workloads(&mut self) -> Result<()> {
         let all: Vec<String> = self.running.keys().cloned().collect();
-        for id in &all {
-            let running = &self.running[id];
+        self.start_pods(&all).await
+    }
+
+    /// Gives these pods (`east/client`) capture, token and bootstrap, starts them and waits for the proxies.
+    pub async fn start_pods(&mut self, ids: &[String]) -> Result<()> {
+        self.launch_pods(ids).await?;
+        self.await_proxies(ids).await
+    }
+
+    /// As [`Mesh::start_pods`], without waiting: for proxies that must not get anywhere.
+    pub async fn launch_pods(&mut self, ids: &[String]) -> Result<()> {
+        for id in ids {
+            let running = self.running.get(id).with_context(|| format!("no workload {id}"))?;
             if running.workload.kind == Kind::Sidecar {
                 capture::install(&running.pod.ns)?;
             }
             self.write_bootstrap(id).await?;
         }
-        self.start(&all).await
+        self.launch(ids)
     }
 
-    /// Starts what should run in these pods and does not, and waits for the proxies.
-    async fn start(&mut self, ids: &[String]) -> Result<()> {
+    /// Starts what should run in these pods and does not.
+    fn launch(&mut self, ids: &[String]) -> Result<()> {
         for id in ids {
             let files = self.pod_files(id);
             let running = self.running.get_mut(id).with_context(|| format!("no workload {id}"))?;
@@ -156,6 +167,10 @@ impl Mesh {
                     Some(Envoy::start(&self.tools.envoy, ns, name, &files.bootstrap, &files.envoy_log)?);
             }
         }
+        Ok(())
+    }
+
+    async fn await_proxies(&mut self, ids: &[String]) -> Result<()> {
         for id in ids {
             if let Some(envoy) = self.running.get_mut(id).and_then(|running| running.envoy.as_mut()) {
                 envoy.await_ready(START).await?;
@@ -196,7 +211,8 @@ impl Mesh {
 
     /// Starts what does not run in the cloud's backends, and waits for the proxies.
     pub async fn start_backends(&mut self, cloud: &str) -> Result<()> {
-        self.start(&backends(cloud)).await
+        self.launch(&backends(cloud))?;
+        self.await_proxies(&backends(cloud)).await
     }
 
     /// Where the client's requests go.

@@ -188,13 +188,15 @@ fn promises(report: &Report) -> String {
     let rows: String = report
         .promises
         .iter()
-        .map(|promise| {
-            let (class, word) = if promise.kept { ("kept", "kept") } else { ("broken", "broken") };
+        .map(|promise| (promise, "kept", "broken"))
+        .chain(report.targets.iter().map(|target| (target, "met", "missed")))
+        .map(|(promise, kept, not)| {
+            let (class, word) = if promise.kept { ("kept", kept) } else { ("broken", not) };
             let (what, seen) = (escape(&promise.promise), escape(&promise.seen));
             format!("<tr><td>{what}</td><td>{seen}</td><td class=\"{class}\">{word}</td></tr>")
         })
         .collect();
-    format!("<table><tr><th>promise</th><th>seen</th><th></th></tr>{rows}</table>")
+    format!("<table><tr><th>promise or target</th><th>seen</th><th></th></tr>{rows}</table>")
 }
 
 fn phases(report: &Report) -> String {

@@ -24,7 +24,10 @@ pub struct Report {
     pub rotation: Rotation,
     pub phases: Vec<Phase>,
     pub events: Vec<Event>,
+    /// One that is broken makes the demo fail.
     pub promises: Vec<Promise>,
+    /// Times, which also depend on what else the machine does: shown, and no reason to fail.
+    pub targets: Vec<Promise>,
     pub versions: BTreeMap<&'static str, String>,
 }
 
@@ -78,6 +81,7 @@ impl Report {
     ) -> Self {
         let phases: Vec<Phase> = record.phases.iter().map(|phase| summarise(phase, samples)).collect();
         let mut promises = promises(&record, &phases);
+        let targets = targets(&record);
         if let Some(why) = broke_off {
             promises.push(Promise {
                 promise: "the demo plays to its end".to_owned(),
@@ -105,6 +109,7 @@ impl Report {
                 .collect(),
             phases,
             promises,
+            targets,
             versions,
         }
     }
@@ -124,9 +129,11 @@ impl Report {
             );
         }
         text += &format!("{:<44} {:>8} {:>7}\n\n", "all", self.requests_total, self.requests_failed);
-        for promise in &self.promises {
-            let sign = if promise.kept { "kept  " } else { "BROKEN" };
-            text += &format!("{sign}  {}: {}\n", promise.promise, promise.seen);
+        for (promises, kept, not) in [(&self.promises, "kept", "BROKEN"), (&self.targets, "met", "missed")] {
+            for promise in promises {
+                let sign = if promise.kept { kept } else { not };
+                text += &format!("{sign:<6}  {}: {}\n", promise.promise, promise.seen);
+            }
         }
         text
     }
@@ -184,20 +191,24 @@ fn promises(record: &Record, phases: &[Phase]) -> Vec<Promise> {
             seen: format!("{failed} of {total} failed"),
         });
     }
-    for kind in ["http_500", "killed"] {
-        let seen = record.first_remote_answer_ms.get(kind).copied();
-        promises.push(Promise {
-            promise: format!("first answer from the other cloud within {FIRST_REMOTE_MS} ms ({kind})"),
-            kept: seen.is_some_and(|ms| ms <= FIRST_REMOTE_MS),
-            seen: seen.map_or("never".to_owned(), |ms| format!("{ms} ms")),
-        });
-    }
     promises.push(Promise {
         promise: "control planes that come back send nothing again".to_owned(),
         kept: record.resent == 0,
         seen: format!("{} resources", record.resent),
     });
     promises
+}
+
+fn targets(record: &Record) -> Vec<Promise> {
+    let target = |kind: &str| {
+        let seen = record.first_remote_answer_ms.get(kind).copied();
+        Promise {
+            promise: format!("first answer from the other cloud within {FIRST_REMOTE_MS} ms ({kind})"),
+            kept: seen.is_some_and(|ms| ms <= FIRST_REMOTE_MS),
+            seen: seen.map_or("never".to_owned(), |ms| format!("{ms} ms")),
+        }
+    };
+    ["http_500", "killed"].map(target).into()
 }
 
 #[cfg(test)]
@@ -234,19 +245,11 @@ mod tests {
 
         assert_eq!((report.requests_total, report.requests_failed), (7, 1));
         assert_eq!(report.phases[2].answered_by["failed: 503 no healthy upstream"], 1);
-        let broken: Vec<&str> = report
-            .promises
-            .iter()
-            .filter(|promise| !promise.kept)
-            .map(|promise| promise.promise.as_str())
-            .collect();
-        assert_eq!(
-            broken,
-            [
-                "no request fails when home is killed",
-                "first answer from the other cloud within 100 ms (killed)"
-            ]
-        );
+        let broken = |promises: &[Promise]| -> Vec<String> {
+            promises.iter().filter(|promise| !promise.kept).map(|promise| promise.promise.clone()).collect()
+        };
+        assert_eq!(broken(&report.promises), ["no request fails when home is killed"]);
+        assert_eq!(broken(&report.targets), ["first answer from the other cloud within 100 ms (killed)"]);
         assert!(!report.kept());
     }
 }

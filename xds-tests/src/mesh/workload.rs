@@ -29,6 +29,10 @@ pub struct Workload {
     pub labels: &'static str,
     /// Whether the application runs in it.
     pub app: bool,
+    /// Variant of the xDS protocol: `delta`, `sotw`.
+    pub protocol: &'static str,
+    /// Namespace and service account of its token, where that is another's: an impostor.
+    pub token_of: Option<(&'static str, &'static str)>,
 }
 
 /// The pods of `deploy/examples/two-clouds`.
@@ -55,6 +59,7 @@ pub fn example() -> Vec<Workload> {
             service_account: "istio-eastwestgateway",
             labels: "app=istio-eastwestgateway,istio=eastwestgateway",
             app: false,
+            ..Workload::client("", 0)
         });
     }
     all
@@ -72,7 +77,14 @@ impl Workload {
             service_account: "client",
             labels: "app=client,security.istio.io/tlsMode=istio",
             app: false,
+            protocol: "delta",
+            token_of: None,
         }
+    }
+
+    /// A pod outside of the mesh.
+    pub fn plain(pod: &str, host: u8) -> Self {
+        Self { kind: Kind::Plain, ..Self::client(pod, host) }
     }
 
     /// Arguments of the command that mints its service account's token.
@@ -103,6 +115,7 @@ impl Workload {
             ("--ip", pod.ip.to_string()),
             ("--discovery-address", discovery.to_string()),
             ("--labels", self.labels.to_owned()),
+            ("--protocol", self.protocol.to_owned()),
             ("--zone", format!("{region}-a")),
             ("--region", region),
             ("--node", format!("{}-node-1", self.cloud)),
