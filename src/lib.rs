@@ -17,3 +17,4 @@ pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod view;
+pub mod xds;

@@ -1,0 +1,83 @@
+//! The types that streams serve: those of snapshots, and secrets.
+
+use crate::snapshot::ResourceType;
+
+/// A type of resource on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// From the pipeline's snapshots.
+    Snapshot(ResourceType),
+    /// SDS, from the identity's own secrets.
+    Secret,
+}
+
+use ResourceType::{Cluster, Endpoint, Listener, Route};
+
+impl Kind {
+    /// All, in the order in which a stream sends them: what a cluster needs to warm up comes before the listeners and
+    /// routes that name it.
+    pub const ALL: [Self; 5] = [
+        Self::Snapshot(Cluster),
+        Self::Snapshot(Endpoint),
+        Self::Secret,
+        Self::Snapshot(Listener),
+        Self::Snapshot(Route),
+    ];
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Snapshot(Cluster) => 0,
+            Self::Snapshot(Endpoint) => 1,
+            Self::Secret => 2,
+            Self::Snapshot(Listener) => 3,
+            Self::Snapshot(Route) => 4,
+        }
+    }
+
+    /// The type URL on the wire.
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Snapshot(kind) => kind.type_url(),
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        }
+    }
+
+    /// The type with this URL.
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.type_url() == url)
+    }
+
+    /// `cds`, `eds`, `lds`, `rds`, `sds`: as in metrics and logs.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::Snapshot(kind) => kind.short(),
+            Self::Secret => "sds",
+        }
+    }
+
+    /// Whether a first request without names asks for everything.
+    pub const fn is_wildcard(self) -> bool {
+        matches!(self, Self::Snapshot(kind) if kind.is_wildcard())
+    }
+
+    /// Whether a state-of-the-world response must hold the whole set. Envoy deletes clusters and listeners that are
+    /// missing from one, and keeps assignments, routes and secrets.
+    pub const fn is_complete(self) -> bool {
+        self.is_wildcard()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_url_and_index() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index);
+            assert_eq!(Kind::from_type_url(kind.type_url()), Some(kind));
+        }
+        assert_eq!(Kind::from_type_url("type.googleapis.com/istio.networking.nds.v1.NameTable"), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! The xDS server: streams of proxies, fed by snapshots and secrets.
+//!
+//! ```text
+//! request --> session (pure: subscription, delta | sotw, watch, order, nack) --> frame --> HTTP/2
+//!                ^ snapshots of the proxy's class, secrets of its identity
+//! ```
+//!
+//! `stream` moves the bytes, `server` listens, `node` reads who connects, `status` and `metrics` tell about it.
+
+mod auth;
+mod delta;
+mod frame;
+mod kind;
+pub mod listener;
+pub mod metrics;
+mod nack;
+pub mod node;
+mod order;
+mod placeholder;
+mod rate;
+pub mod secrets;
+pub mod server;
+mod session;
+mod sotw;
+pub mod status;
+mod stream;
+mod subscription;
+mod watch;
+mod wire;
+
+pub use auth::{Access, Authenticate, Peer};
+pub use frame::{Frame, Protocol};
+pub use kind::Kind;
+pub use order::PATIENCE;
+pub use session::{Heard, Limits, Session, Violation};
+pub use subscription::Subscription;
+pub use watch::{InFlight, Step, Watch};

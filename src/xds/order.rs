@@ -1,0 +1,81 @@
+//! In which order a snapshot reaches a proxy.
+//!
+//! Additions: clusters and their endpoints first; listeners and routes follow when these were acknowledged, which
+//! Envoy does when the new clusters are warm. Removals: a cluster, its endpoints or a route table that vanished stays
+//! until the listeners and routes of the same snapshot were acknowledged, so that nothing names it any more.
+//! A client that does not answer delays this for [`PATIENCE`], not for ever.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    kind::Kind,
+    watch::{Step, Watch},
+};
+use crate::snapshot::ResourceType::{Cluster, Endpoint, Listener, Route};
+
+/// For how long other types wait for the answer to one response. Envoy itself stops waiting for a warming cluster's
+/// endpoints after 15 s.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The types whose acknowledgement lets go of what vanished from this one.
+const fn namers(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::Snapshot(Cluster | Endpoint) => &[Kind::Snapshot(Listener), Kind::Snapshot(Route)],
+        Kind::Snapshot(Route) => &[Kind::Snapshot(Listener)],
+        Kind::Snapshot(Listener) | Kind::Secret => &[],
+    }
+}
+
+/// The types which must be in place before this one.
+const fn needs(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::Snapshot(Listener | Route) => &[Kind::Snapshot(Cluster), Kind::Snapshot(Endpoint)],
+        Kind::Snapshot(Cluster | Endpoint) | Kind::Secret => &[],
+    }
+}
+
+/// Whether what vanished from this type is held back.
+pub fn holds(kind: Kind, watches: &[Watch]) -> bool {
+    namers(kind).iter().any(|k| watches[k.index()].started)
+}
+
+/// Up to which step what vanished may now be removed.
+pub fn released(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> u64 {
+    namers(kind)
+        .iter()
+        .map(|k| &watches[k.index()])
+        .filter(|w| waited_for(w, now))
+        .map(|w| w.settled.sequence)
+        .min()
+        .unwrap_or(newest.sequence)
+}
+
+/// The step that this type may be brought to.
+pub fn target(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> Step {
+    let needed = || needs(kind).iter().map(|k| &watches[k.index()]).filter(|w| waited_for(w, now));
+    let step = if watches[kind.index()].step.sequence == 0 {
+        // The first answer to a client is not held back, it is only never ahead of the clusters that were sent.
+        needed().map(|w| &w.step).next()
+    } else {
+        needed().map(|w| &w.settled).min_by_key(|step| step.sequence)
+    };
+    step.filter(|step| step.sequence > 0).unwrap_or(newest).clone()
+}
+
+/// When waiting for answers ends, if any is waited for.
+pub fn deadline(watches: &[Watch], now: Instant) -> Option<Instant> {
+    let answers = watches.iter().filter_map(|w| w.in_flight.as_ref().map(|f| f.sent_at));
+    let held = watches.iter().filter_map(Watch::held_since);
+    answers.chain(held).map(|since| since + PATIENCE).filter(|end| *end > now).min()
+}
+
+/// Whether this time is too long ago to wait on.
+pub fn expired(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= PATIENCE
+}
+
+fn waited_for(watch: &Watch, now: Instant) -> bool {
+    watch.started
+        && !watch.subscription.is_empty()
+        && watch.in_flight.as_ref().is_none_or(|f| !expired(f.sent_at, now))
+}

@@ -1,0 +1,130 @@
+//! The secrets of one stream: those of its own identity, never anybody else's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures::future::{pending, select_all};
+use tokio::sync::watch;
+
+use crate::{
+    model::identity::Spiffe,
+    snapshot::{Encoded, ResourceSet, Resources},
+};
+
+/// The newest bytes of one secret; none until they were made for the first time.
+pub type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
+
+/// Where secrets come from.
+pub trait SecretProvider: Send + Sync + 'static {
+    /// The secret of this name for a workload that has proved to be `identity`. None: there is no such secret for it.
+    /// The value changes when it is rotated.
+    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<SecretReceiver>;
+}
+
+/// How many secrets one stream may have. A sidecar has two; a gateway has one for each certificate that it serves.
+pub const MAX_SECRETS: usize = 1000;
+
+/// Why a secret is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// Nobody knows who is asking.
+    Anonymous,
+    /// There is none of this name for this identity.
+    Unknown,
+    /// The stream has too many.
+    TooMany,
+}
+
+impl Withheld {
+    /// For people, with a remedy.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Anonymous => {
+                "secrets are only given to authenticated proxies: connect to the TLS port with a token or a certificate"
+            }
+            Self::Unknown => {
+                "there is no secret of this name for this identity: `default` and `ROOTCA` exist for each"
+            }
+            Self::TooMany => "this stream asks for too many secrets",
+        }
+    }
+}
+
+/// What one stream may see.
+pub struct Secrets {
+    provider: Arc<dyn SecretProvider>,
+    identity: Option<Spiffe>,
+    watched: BTreeMap<Arc<str>, SecretReceiver>,
+    withheld: BTreeMap<Arc<str>, Withheld>,
+}
+
+impl Secrets {
+    /// For a stream of `identity`, or of somebody unknown.
+    pub fn new(provider: Arc<dyn SecretProvider>, identity: Option<Spiffe>) -> Self {
+        Self { provider, identity, watched: BTreeMap::new(), withheld: BTreeMap::new() }
+    }
+
+    /// Follows what the stream subscribes to. Returns names that are newly asked for and not given.
+    pub fn follow(&mut self, names: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Withheld)> {
+        self.watched.retain(|name, _| names.contains(name));
+        self.withheld.retain(|name, _| names.contains(name));
+        let mut refused = Vec::new();
+        for name in names {
+            if self.watched.contains_key(name) || self.withheld.contains_key(name) {
+                continue;
+            }
+            match self.open(name) {
+                Ok(receiver) => {
+                    self.watched.insert(name.clone(), receiver);
+                }
+                Err(why) => {
+                    self.withheld.insert(name.clone(), why);
+                    refused.push((name.clone(), why));
+                }
+            }
+        }
+        refused
+    }
+
+    fn open(&self, name: &str) -> Result<SecretReceiver, Withheld> {
+        let identity = self.identity.as_ref().ok_or(Withheld::Anonymous)?;
+        if self.watched.len() >= MAX_SECRETS {
+            return Err(Withheld::TooMany);
+        }
+        self.provider.subscribe(identity, name).ok_or(Withheld::Unknown)
+    }
+
+    /// All secrets that are there now.
+    pub fn resources(&mut self) -> Resources {
+        let set: ResourceSet = self
+            .watched
+            .iter_mut()
+            .filter_map(|(name, receiver)| receiver.borrow_and_update().clone().map(|s| (name.clone(), s)))
+            .collect();
+        Resources::new(vec![set])
+    }
+
+    /// Waits until [`Self::resources`] would give something else. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        loop {
+            if self.watched.is_empty() {
+                pending::<()>().await;
+            }
+            let waits = self.watched.iter_mut().map(|(name, receiver)| {
+                Box::pin(async move { receiver.changed().await.map_err(|_| name.clone()) })
+            });
+            let (first, _, others) = select_all(waits).await;
+            drop(others);
+            match first {
+                Ok(()) => return,
+                // The provider gave this secret up. What the proxy has stays valid until it expires.
+                Err(name) => {
+                    self.watched.remove(&name);
+                    self.withheld.insert(name, Withheld::Unknown);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The protocol state of one stream: a pure type, without a clock or a task. Requests, snapshots and secrets go in,
+//! frames come out when the transport has room for one.
+
+use std::{sync::Arc, time::Instant};
+
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::{
+    frame::{Frame, Protocol},
+    kind::Kind,
+    nack, order,
+    watch::{InFlight, Step, Watch},
+};
+use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
+
+/// Bounds on what one stream may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Names in all subscriptions of a stream.
+    pub names: usize,
+    /// Bytes of one name.
+    pub name_bytes: usize,
+    /// Bytes of the resources in one response that may be split. gRPC clients take 4 MiB by default.
+    pub response_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { names: 100_000, name_bytes: 2048, response_bytes: 3_500_000 }
+    }
+}
+
+/// What a client may not do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// Resource exhaustion.
+    #[error(
+        "this stream subscribes to {asked} resource names, the limit is {limit}; ask for `*` or split the streams"
+    )]
+    TooManyNames {
+        /// How many it would have.
+        asked: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// Nothing has such a name.
+    #[error("a resource name in the {kind} request has {bytes} bytes; 1 to {limit} are allowed")]
+    NameLength {
+        /// `cds`, `eds`, …
+        kind: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The longest.
+        limit: usize,
+    },
+}
+
+/// What a request was.
+#[derive(Debug)]
+pub enum Heard {
+    /// A subscription, or a change of one.
+    Subscribed,
+    /// The client has what was sent in this response.
+    Acked(InFlight),
+    /// The client refused this response, and these resources of it; the others are with it.
+    Nacked(InFlight, Vec<Arc<Encoded>>),
+    /// Its nonce is not the last one's: an answer to something that is no longer the question.
+    Stale,
+}
+
+/// All types of one stream.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Protocol,
+    limits: Limits,
+    watches: [Watch; Kind::ALL.len()],
+    newest: Step,
+    secrets: Resources,
+    nonces: u64,
+}
+
+impl Session {
+    /// A stream that begins with this snapshot.
+    pub fn new(protocol: Protocol, snapshot: Arc<Snapshot>, limits: Limits) -> Self {
+        let start = Step { sequence: 0, snapshot: Arc::new(Snapshot::empty()) };
+        Self {
+            protocol,
+            limits,
+            watches: Kind::ALL.map(|kind| Watch::new(kind, start.clone())),
+            newest: Step { sequence: 1, snapshot },
+            secrets: Resources::default(),
+            nonces: 0,
+        }
+    }
+
+    /// A newer snapshot. Those that were never sent are skipped.
+    pub fn snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.newest = Step { sequence: self.newest.sequence + 1, snapshot };
+    }
+
+    /// All secrets that the stream's identity has now.
+    pub fn secrets(&mut self, secrets: Resources) {
+        self.secrets = secrets;
+    }
+
+    /// The state of one type.
+    pub fn watch(&self, kind: Kind) -> &Watch {
+        &self.watches[kind.index()]
+    }
+
+    pub(super) fn watch_mut(&mut self, kind: Kind) -> &mut Watch {
+        &mut self.watches[kind.index()]
+    }
+
+    /// When [`Self::next_frame`] may have something although nothing happened.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        order::deadline(&self.watches, now)
+    }
+
+    /// The next frame to send, if any. To be asked again after each request, snapshot, change of secrets and deadline,
+    /// until there is none.
+    pub fn next_frame(&mut self, now: Instant) -> Option<Frame> {
+        let first = Kind::ALL.into_iter().find_map(|kind| self.frame(kind, now));
+        // Listeners and routes that need nothing have let go of clusters just now.
+        let held = first.is_none() && self.watches.iter().any(|watch| watch.held_since().is_some());
+        if held { Kind::ALL.into_iter().find_map(|kind| self.frame(kind, now)) } else { first }
+    }
+
+    fn frame(&mut self, kind: Kind, now: Instant) -> Option<Frame> {
+        let watch = self.watch(kind);
+        if !watch.started || watch.in_flight.is_some() {
+            return None;
+        }
+        let target = order::target(kind, &self.watches, &self.newest, now);
+        let hold = order::holds(kind, &self.watches);
+        let released = order::released(kind, &self.watches, &self.newest, now);
+        let root = match kind {
+            Kind::Snapshot(of) => target.snapshot.get(of),
+            Kind::Secret => &self.secrets,
+        };
+        let watch = &mut self.watches[kind.index()];
+        // Not the first answer, which is older than its request.
+        let push = watch.step.sequence > 0 && target.sequence > watch.step.sequence;
+        if target.sequence >= watch.step.sequence {
+            watch.advance(root, &target, hold, now);
+        }
+        watch.release(released, |since| order::expired(since, now));
+
+        let whole = self.protocol == Protocol::Sotw && kind.is_complete();
+        let Some(batch) = watch.take(if whole { usize::MAX } else { self.limits.response_bytes }) else {
+            watch.settle();
+            return None;
+        };
+        let waits_for: Vec<Arc<str>> = batch.changed.iter().filter_map(|r| r.waits_for.clone()).collect();
+        let resources = if whole { watch.everything() } else { batch.changed };
+        // State of the world cannot express the removal of what is asked for by name. A secret is never removed: Envoy
+        // would have to go on without the certificate that it has, or without knowing whom to trust.
+        let removed = match (self.protocol, kind) {
+            (Protocol::Sotw, _) | (_, Kind::Secret) => Vec::new(),
+            (Protocol::Delta, Kind::Snapshot(_)) => batch.removed,
+        };
+        if resources.is_empty() && removed.is_empty() && !whole && !batch.answer {
+            watch.settle();
+            return None;
+        }
+        self.nonces += 1;
+        let nonce = self.nonces.to_string();
+        watch.sent(nonce.clone(), resources.clone(), push, now);
+        let step = watch.step.clone();
+        if kind == Kind::Snapshot(ResourceType::Cluster) {
+            // Envoy re-warms a changed cluster and, with Delta, does not ask for its endpoints again.
+            let endpoints = self.watch_mut(Kind::Snapshot(ResourceType::Endpoint));
+            waits_for.into_iter().for_each(|name| endpoints.owe(name));
+        }
+        let version = match self.protocol {
+            Protocol::Delta => step.snapshot.epoch.to_string(),
+            Protocol::Sotw => version_of(&resources),
+        };
+        Some(Frame { kind, nonce, version, resources, removed, step, push })
+    }
+
+    /// Notes the answer to the response in flight, if `nonce` is its. None: `nonce` is none of ours.
+    pub(super) fn answer(&mut self, kind: Kind, nonce: &str, refusal: Option<&str>) -> Option<Heard> {
+        let watch = self.watch_mut(kind);
+        if watch.last_nonce.as_deref() != Some(nonce) {
+            return None;
+        }
+        let heard = match refusal {
+            None => watch.acked().map(Heard::Acked),
+            Some(reason) => watch
+                .nacked(|resources| nack::culprits(kind, reason, resources))
+                .map(|(response, culprits)| Heard::Nacked(response, culprits)),
+        };
+        Some(heard.unwrap_or(Heard::Subscribed))
+    }
+
+    pub(super) fn check<'a>(
+        &self,
+        kind: Kind,
+        replaces: bool,
+        names: impl ExactSizeIterator<Item = &'a String>,
+    ) -> Result<(), Violation> {
+        let others = |w: &&Watch| !(replaces && std::ptr::eq(*w, self.watch(kind)));
+        let held: usize = self.watches.iter().filter(others).map(|w| w.subscription.names.len()).sum();
+        let mut new = 0;
+        for name in names {
+            if name.is_empty() || name.len() > self.limits.name_bytes {
+                let (kind, bytes, limit) = (kind.short(), name.len(), self.limits.name_bytes);
+                return Err(Violation::NameLength { kind, bytes, limit });
+            }
+            new += usize::from(replaces || !self.watch(kind).subscription.names.contains(name.as_str()));
+        }
+        let (asked, limit) = (held + new, self.limits.names);
+        if asked > limit { Err(Violation::TooManyNames { asked, limit }) } else { Ok(()) }
+    }
+}
+
+/// The version of a state-of-the-world response: a hash of what is in it, equal over restarts and replicas.
+fn version_of(resources: &[Arc<Encoded>]) -> String {
+    let mut hash = Xxh3Default::new();
+    for resource in resources {
+        hash.update(resource.name.as_bytes());
+        hash.update(&resource.version.0.to_le_bytes());
+    }
+    format!("{:016x}", hash.digest())
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

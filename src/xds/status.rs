@@ -1,0 +1,156 @@
+//! What is known of the connected streams, for `/debug/syncz`, `proxy-status` and people.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+
+use super::{frame::Protocol, kind::Kind};
+use crate::{
+    model::{identity::Spiffe, node::Proxy},
+    snapshot::Snapshot,
+};
+
+/// All connected streams.
+#[derive(Debug, Default)]
+pub struct Streams {
+    next: AtomicU64,
+    streams: Mutex<BTreeMap<u64, Arc<StreamStatus>>>,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct StreamStatus {
+    /// Unique in the process, in the order of connection.
+    pub id: u64,
+    /// The proxy, as its node says.
+    pub proxy: Arc<Proxy>,
+    /// Where it connected from.
+    pub peer: SocketAddr,
+    /// Who it has proved to be.
+    pub identity: Option<Spiffe>,
+    /// The form of the stream.
+    pub protocol: Protocol,
+    /// When it connected.
+    pub connected: SystemTime,
+    bytes: AtomicU64,
+    kinds: Mutex<[KindStatus; Kind::ALL.len()]>,
+    snapshot: Mutex<Arc<Snapshot>>,
+}
+
+/// One type on a stream.
+#[derive(Clone, Debug, Default)]
+pub struct KindStatus {
+    /// Names asked for.
+    pub names: usize,
+    /// Whether everything is asked for.
+    pub wildcard: bool,
+    /// The newest response.
+    pub sent: Option<Mark>,
+    /// The newest response that was accepted.
+    pub acked: Option<Mark>,
+    /// The newest refusal: the proxy's words, and when.
+    pub refused: Option<(String, SystemTime)>,
+}
+
+/// A response.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Its nonce.
+    pub nonce: String,
+    /// The epoch of its snapshot.
+    pub epoch: u64,
+    /// When it was sent or accepted.
+    pub at: SystemTime,
+}
+
+/// Keeps a stream in the list until dropped.
+#[derive(Debug)]
+pub struct Connected {
+    all: Arc<Streams>,
+    /// Its entry.
+    pub status: Arc<StreamStatus>,
+}
+
+impl Streams {
+    /// Adds a stream.
+    pub fn connect(
+        self: &Arc<Self>,
+        proxy: Arc<Proxy>,
+        peer: SocketAddr,
+        identity: Option<Spiffe>,
+        protocol: Protocol,
+        snapshot: Arc<Snapshot>,
+    ) -> Connected {
+        let status = Arc::new(StreamStatus {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            proxy,
+            peer,
+            identity,
+            protocol,
+            connected: SystemTime::now(),
+            bytes: AtomicU64::new(0),
+            kinds: Mutex::default(),
+            snapshot: Mutex::new(snapshot),
+        });
+        self.streams.lock().insert(status.id, status.clone());
+        Connected { all: self.clone(), status }
+    }
+
+    /// All, in the order in which they connected.
+    pub fn list(&self) -> Vec<Arc<StreamStatus>> {
+        self.streams.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.streams.lock().len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.all.streams.lock().remove(&self.status.id);
+    }
+}
+
+impl StreamStatus {
+    /// One type.
+    pub fn kind(&self, kind: Kind) -> KindStatus {
+        self.kinds.lock()[kind.index()].clone()
+    }
+
+    /// The bytes of all responses so far, before HTTP/2.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The newest snapshot of the proxy's class that the stream saw. Secrets are not in it.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.lock().clone()
+    }
+
+    pub(super) fn saw(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.lock() = snapshot;
+    }
+
+    pub(super) fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
+        change(&mut self.kinds.lock()[kind.index()]);
+    }
+
+    pub(super) fn add_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}

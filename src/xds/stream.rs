@@ -1,0 +1,406 @@
+//! The task of one stream: it moves requests, snapshots and secrets into the session, and frames out of it.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{sync::mpsc, time::sleep_until};
+use tonic::{Code, Status, Streaming};
+use tracing::{Span, debug, info, warn};
+
+use super::{
+    Frame, Heard, Kind, Session,
+    auth::{Peer, may_be},
+    node,
+    secrets::Secrets,
+    server::Context,
+    status::{Connected, Mark},
+    wire::Wire,
+};
+use crate::{
+    model::{identity::Spiffe, node::Proxy},
+    snapshot::{Attachment, Nack, Snapshot},
+};
+
+/// Istio's agent reports its workload's health this way; it expects no answer.
+const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
+/// How much of a proxy's words is kept.
+const MAX_REASON: usize = 4096;
+/// For how many unknown types a stream is worth a line in the log.
+const MAX_IGNORED: usize = 16;
+
+/// What a stream serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All types.
+    Aggregated,
+    /// Only secrets: the proxy has another stream for the rest.
+    Secrets,
+}
+
+/// Who opened a stream.
+pub struct Caller {
+    /// The connection.
+    pub peer: Peer,
+    /// Who it has proved to be.
+    pub identity: Option<Spiffe>,
+}
+
+/// Serves one stream until it ends, and tells the client why if that was not its own doing.
+pub async fn run<W: Wire>(
+    context: Arc<Context>,
+    scope: Scope,
+    caller: Caller,
+    requests: Streaming<W::Request>,
+    out: mpsc::Sender<Result<W::Response, Status>>,
+) {
+    let (opened, abort) = (Instant::now(), caller.peer.abort.clone());
+    let Err(status) = serve::<W>(context, scope, caller, requests, &out).await else {
+        info!(seconds = opened.elapsed().as_secs(), "the stream ended");
+        return;
+    };
+    info!(code = ?status.code(), reason = status.message(), seconds = opened.elapsed().as_secs(), "stream closed");
+    if out.send_timeout(Err(status), Duration::from_secs(1)).await.is_err() && !out.is_closed() {
+        // The client does not read: what is buffered for it goes when its connection goes.
+        abort.cancel();
+    }
+}
+
+async fn serve<W: Wire>(
+    context: Arc<Context>,
+    scope: Scope,
+    caller: Caller,
+    mut requests: Streaming<W::Request>,
+    out: &mpsc::Sender<Result<W::Response, Status>>,
+) -> Result<(), Status> {
+    let closing = caller.peer.closing.clone();
+    let opening = async {
+        let Some(first) = first_request::<W>(&context, &mut requests).await? else { return Ok(None) };
+        Stream::<W>::open(context, scope, caller, &first).await.map(|stream| Some((stream, first)))
+    };
+    let opened = tokio::select! {
+        biased;
+        () = closing.cancelled() => return Err(going_away()),
+        () = out.closed() => return Ok(()),
+        opened = opening => opened?,
+    };
+    let Some((mut stream, first)) = opened else { return Ok(()) };
+    stream.hear(&first)?;
+    drop(first);
+
+    let mut blocked: Option<Instant> = None;
+    loop {
+        if stream.dirty && blocked.is_none() {
+            blocked = Some(Instant::now());
+        }
+        let give_up = blocked.map(|since| since + stream.context.settings.send_timeout);
+        let deadline = stream.session.deadline(Instant::now());
+        let Stream { attachment, secrets, dirty, .. } = &mut stream;
+        tokio::select! {
+            biased;
+            () = closing.cancelled() => return Err(going_away()),
+            () = out.closed() => return Ok(()),
+            request = requests.message() => match request {
+                Ok(Some(request)) => stream.hear(&request)?,
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(bad_request(&status)),
+            },
+            permit = out.reserve(), if *dirty => {
+                let Ok(permit) = permit else { return Ok(()) };
+                blocked = None;
+                if let Some(frame) = stream.next_frame() {
+                    permit.send(Ok(W::response(frame)));
+                }
+            }
+            changed = snapshot_changed(attachment) => {
+                stream.take_snapshot(changed.map_err(|closed| Status::unavailable(closed.to_string()))?);
+            }
+            () = secrets.changed() => stream.take_secrets(),
+            () = until(deadline) => stream.dirty = true,
+            () = until(give_up) => return Err(not_reading(stream.context.settings.send_timeout)),
+        }
+    }
+}
+
+/// Waits for the first request that says who it is from.
+async fn first_request<W: Wire>(
+    context: &Context,
+    requests: &mut Streaming<W::Request>,
+) -> Result<Option<W::Request>, Status> {
+    let patience = context.settings.first_request_timeout;
+    let end = Instant::now() + patience;
+    loop {
+        let request = tokio::select! {
+            request = requests.message() => request.map_err(|status| bad_request(&status))?,
+            () = until(Some(end)) => return Err(Status::deadline_exceeded(format!(
+                "no request within {} s of the stream's start; send one with the node",
+                patience.as_secs()
+            ))),
+        };
+        match request {
+            Some(request) if W::type_url(&request) == HEALTH_INFORMATION => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+/// A stream whose proxy is known.
+struct Stream<W> {
+    context: Arc<Context>,
+    scope: Scope,
+    node_id: String,
+    trusted: bool,
+    session: Session,
+    attachment: Option<Attachment>,
+    secrets: Secrets,
+    connected: Option<Connected>,
+    ignored: BTreeSet<String>,
+    /// Whether the session may have a frame.
+    dirty: bool,
+    _counted: super::metrics::ConnectedGuard,
+    wire: std::marker::PhantomData<fn(W)>,
+}
+
+impl<W: Wire> Stream<W> {
+    async fn open(
+        context: Arc<Context>,
+        scope: Scope,
+        caller: Caller,
+        first: &W::Request,
+    ) -> Result<Self, Status> {
+        let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
+        let Caller { peer, identity } = caller;
+        let (attachment, connected, snapshot) = match scope {
+            // A secret belongs to an identity, whatever the node says.
+            Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
+            Scope::Aggregated => {
+                let proxy = admit(&context, W::node(first), identity.as_ref())?;
+                let mut attachment = context
+                    .attacher
+                    .attach(proxy.clone())
+                    .await
+                    .map_err(|closed| Status::unavailable(closed.to_string()))?;
+                let snapshot = attachment.snapshot();
+                let (identity, streams) = (identity.clone(), &context.streams);
+                let connected = streams.connect(proxy, peer.address, identity, W::PROTOCOL, snapshot.clone());
+                (Some(attachment), Some(connected), snapshot)
+            }
+        };
+        Span::current().record("node", tracing::field::display(shorten(&node_id)));
+        info!(protocol = ?W::PROTOCOL, ?scope, "the proxy is connected");
+        Ok(Self {
+            scope,
+            node_id,
+            trusted: identity.is_some(),
+            session: Session::new(W::PROTOCOL, snapshot, context.settings.limits),
+            attachment,
+            secrets: Secrets::new(context.secrets.clone(), identity),
+            connected,
+            ignored: BTreeSet::new(),
+            dirty: false,
+            _counted: context.metrics.connected(W::PROTOCOL),
+            wire: std::marker::PhantomData,
+            context,
+        })
+    }
+
+    fn hear(&mut self, request: &W::Request) -> Result<(), Status> {
+        if let Some(node) = W::node(request).filter(|n| !n.id.is_empty() && n.id != self.node_id) {
+            self.context.metrics.refused_stream("node_changed");
+            let (was, is) = (shorten(&self.node_id), shorten(&node.id));
+            return Err(Status::invalid_argument(format!(
+                "the node id changed from {was:?} to {is:?}; open another stream for another node"
+            )));
+        }
+        let Some(kind) = self.kind(W::type_url(request))? else { return Ok(()) };
+        let heard = W::hear(&mut self.session, kind, request).map_err(|violation| {
+            self.context.metrics.refused_stream("limits");
+            warn!(%violation, "the stream asks for too much");
+            match violation {
+                super::Violation::TooManyNames { .. } => Status::resource_exhausted(violation.to_string()),
+                super::Violation::NameLength { .. } => Status::invalid_argument(violation.to_string()),
+            }
+        })?;
+        self.note(kind, heard, W::refusal(request));
+        if kind == Kind::Secret {
+            for (name, why) in self.secrets.follow(&self.session.watch(kind).subscription.names) {
+                self.context.metrics.withheld(why.reason());
+                warn!(secret = %shorten(&name), reason = why.reason(), "a secret is not given");
+            }
+            self.take_secrets();
+        }
+        let subscription = &self.session.watch(kind).subscription;
+        let (names, wildcard) = (subscription.names.len(), subscription.wildcard);
+        self.update(kind, |status| (status.names, status.wildcard) = (names, wildcard));
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// The type to serve, if it is one that this stream serves. Others are left unanswered, as xDS asks of servers
+    /// that do not know a type.
+    fn kind(&mut self, url: &str) -> Result<Option<Kind>, Status> {
+        let kind = match (url, self.scope) {
+            ("", Scope::Secrets) => Some(Kind::Secret),
+            ("", Scope::Aggregated) => {
+                self.context.metrics.refused_stream("no_type");
+                return Err(Status::invalid_argument(
+                    "a request on an aggregated stream has to name its type_url",
+                ));
+            }
+            (HEALTH_INFORMATION, _) => return Ok(None),
+            (url, Scope::Aggregated) => Kind::from_type_url(url),
+            (url, Scope::Secrets) => Kind::from_type_url(url).filter(|k| *k == Kind::Secret),
+        };
+        if kind.is_none() && self.ignored.len() < MAX_IGNORED && self.ignored.insert(shorten(url)) {
+            self.context.metrics.ignored_type();
+            info!(type_url = %shorten(url), "a type that is not served here is left unanswered");
+        }
+        Ok(kind)
+    }
+
+    fn note(&mut self, kind: Kind, heard: Heard, reason: Option<&str>) {
+        match heard {
+            Heard::Subscribed => {}
+            Heard::Stale => self.context.metrics.stale(kind),
+            Heard::Acked(response) => {
+                if response.push {
+                    self.context.metrics.acked(kind, response.step.snapshot.event.elapsed());
+                }
+                let mark = mark(response.nonce, response.step.snapshot.epoch);
+                self.update(kind, |status| status.acked = Some(mark));
+            }
+            Heard::Nacked(_, culprits) => {
+                let reason = cut(reason.unwrap_or_default(), MAX_REASON);
+                self.context.metrics.rejected(kind);
+                warn!(kind = kind.short(), resources = ?culprits, reason, "the proxy refused resources");
+                self.update(kind, |status| status.refused = Some((reason.to_owned(), SystemTime::now())));
+                self.report(kind, reason, &culprits);
+            }
+        }
+    }
+
+    /// Tells the pipeline, which may fall back to the last good bytes for everybody: so only on the word of a proxy
+    /// that has proved who it is.
+    fn report(&self, kind: Kind, reason: &str, culprits: &[Arc<crate::snapshot::Encoded>]) {
+        let (Kind::Snapshot(kind), Some(attachment), true) = (kind, &self.attachment, self.trusted) else {
+            return;
+        };
+        let reason: Arc<str> = reason.into();
+        for resource in culprits {
+            let (name, version, reason) = (resource.name.clone(), resource.version, reason.clone());
+            attachment.nack(Nack { kind, name, version, reason });
+        }
+    }
+
+    fn take_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        if let Some(connected) = &self.connected {
+            connected.status.saw(snapshot.clone());
+        }
+        self.session.snapshot(snapshot);
+        self.dirty = true;
+    }
+
+    fn take_secrets(&mut self) {
+        self.session.secrets(self.secrets.resources());
+        self.dirty = true;
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        let Some(frame) = self.session.next_frame(Instant::now()) else {
+            self.dirty = false;
+            return None;
+        };
+        let (kind, bytes) = (frame.kind, frame.bytes());
+        debug!(
+            kind = kind.short(),
+            resources = frame.resources.len(),
+            removed = frame.removed.len(),
+            bytes,
+            "sent"
+        );
+        self.context.metrics.sent(&frame);
+        let mark = mark(frame.nonce.clone(), frame.step.snapshot.epoch);
+        self.update(kind, |status| status.sent = Some(mark));
+        if let Some(connected) = &self.connected {
+            connected.status.add_bytes(bytes);
+        }
+        Some(frame)
+    }
+
+    fn update(&self, kind: Kind, change: impl FnOnce(&mut super::status::KindStatus)) {
+        if let Some(connected) = &self.connected {
+            connected.status.update(kind, change);
+        }
+    }
+}
+
+/// Reads the node and holds it against the identity.
+fn admit(
+    context: &Context,
+    node: Option<&landbridge_proto::envoy::config::core::v3::Node>,
+    identity: Option<&Spiffe>,
+) -> Result<Arc<Proxy>, Status> {
+    let proxy = node::proxy(node).map_err(|error| {
+        context.metrics.refused_stream("node");
+        Status::invalid_argument(error.to_string())
+    })?;
+    if let Some(Err(reason)) = identity.map(|identity| may_be(identity, &proxy)) {
+        context.metrics.refused_stream("identity");
+        return Err(Status::permission_denied(reason));
+    }
+    Ok(Arc::new(proxy))
+}
+
+async fn snapshot_changed(
+    attachment: &mut Option<Attachment>,
+) -> Result<Arc<Snapshot>, crate::snapshot::Closed> {
+    match attachment {
+        Some(attachment) => attachment.changed().await.map(|()| attachment.snapshot()),
+        None => pending().await,
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end.into()).await,
+        None => pending().await,
+    }
+}
+
+fn going_away() -> Status {
+    Status::unavailable("the server ends this connection in an orderly way; connect again")
+}
+
+fn not_reading(patience: Duration) -> Status {
+    Status::deadline_exceeded(format!("the client has read nothing for {} s", patience.as_secs()))
+}
+
+/// tonic's words for what a client did, with the codes that gRPC has for it.
+fn bad_request(status: &Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => {
+            Status::resource_exhausted(format!("a request is too large: {}", status.message()))
+        }
+        Code::Internal => Status::invalid_argument(format!("a request cannot be read: {}", status.message())),
+        code => Status::new(code, status.message()),
+    }
+}
+
+fn mark(nonce: String, epoch: u64) -> Mark {
+    Mark { nonce, epoch, at: SystemTime::now() }
+}
+
+fn shorten(text: &str) -> String {
+    cut(text, 200).to_owned()
+}
+
+fn cut(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

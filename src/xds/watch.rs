@@ -1,0 +1,353 @@
+//! One type on one stream: what the client wants, what it has, and what it is owed.
+//!
+//! The client has `root`, restricted to its subscription, except for the names in `pending`. So a stream remembers a
+//! root and its few exceptions, never a map of all that it sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{kind::Kind, placeholder::placeholder, subscription::Subscription};
+use crate::snapshot::{Difference, Encoded, Resources, Snapshot, Version};
+
+/// A snapshot with its place in the order in which this stream saw them. Epochs do not serve for that: a proxy that
+/// moves to another class may meet an older one.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Counts the snapshots that this stream saw.
+    pub sequence: u64,
+    /// The resources.
+    pub snapshot: Arc<Snapshot>,
+}
+
+/// What a client has of one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    /// Nothing: a removal need not be sent.
+    Nothing,
+    /// This version: it need not be sent again.
+    Version(Version),
+    /// It asked, or refused something: whatever is right is sent.
+    Unknown,
+}
+
+/// A version that the client refused.
+#[derive(Clone, Debug)]
+struct Refused {
+    version: Version,
+    /// What stands in for it, where the whole set has to be sent: the last good bytes.
+    kept: Option<Arc<Encoded>>,
+}
+
+/// Gone from the snapshot, kept by the client until nothing names it any more.
+#[derive(Clone, Debug)]
+struct Held {
+    resource: Arc<Encoded>,
+    gone_in: u64,
+    since: Instant,
+}
+
+/// A response without an answer so far.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    /// Its nonce.
+    pub nonce: String,
+    /// What it was built from.
+    pub step: Step,
+    /// When it was handed to the transport.
+    pub sent_at: Instant,
+    /// Whether it was sent for an event, not for a request.
+    pub push: bool,
+    resources: Vec<Arc<Encoded>>,
+    root: Resources,
+}
+
+/// What goes into one response.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// New or changed for this client.
+    pub changed: Vec<Arc<Encoded>>,
+    /// To be taken away.
+    pub removed: Vec<Arc<str>>,
+    /// Whether it must be sent although nothing is in it.
+    pub answer: bool,
+}
+
+/// The state of one type on one stream.
+#[derive(Debug)]
+pub struct Watch {
+    kind: Kind,
+    /// Whether the client ever asked for this type.
+    pub started: bool,
+    /// What the client wants.
+    pub subscription: Subscription,
+    /// The nonce of the newest response; requests with another one are stale.
+    pub last_nonce: Option<String>,
+    /// The response that waits for its answer.
+    pub in_flight: Option<InFlight>,
+    /// The step that `root` comes from.
+    pub step: Step,
+    /// The newest step which the client has answered for in full.
+    pub settled: Step,
+    root: Resources,
+    /// The root of the last acknowledged response.
+    good: Resources,
+    pending: BTreeMap<Arc<str>, Has>,
+    owed: BTreeSet<Arc<str>>,
+    refused: BTreeMap<Arc<str>, Refused>,
+    held: BTreeMap<Arc<str>, Held>,
+    answer: bool,
+}
+
+impl Watch {
+    /// Nothing wanted, nothing sent.
+    pub fn new(kind: Kind, start: Step) -> Self {
+        Self {
+            kind,
+            started: false,
+            subscription: Subscription::default(),
+            last_nonce: None,
+            in_flight: None,
+            step: start.clone(),
+            settled: start,
+            root: Resources::default(),
+            good: Resources::default(),
+            pending: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            held: BTreeMap::new(),
+            answer: false,
+        }
+    }
+
+    /// What the client should have of `name` under the current root.
+    pub fn current(&self, name: &Arc<str>) -> Option<Arc<Encoded>> {
+        if !self.subscription.covers(name) {
+            return None;
+        }
+        let found = match self.root.get(name) {
+            Some(resource) => match self.refused.get(name) {
+                Some(refused) if refused.version == resource.version => refused.kept.clone(),
+                _ => Some(resource.clone()),
+            },
+            None => self.held.get(name).map(|held| held.resource.clone()),
+        };
+        found.or_else(|| {
+            self.subscription.names.contains(name).then(|| placeholder(self.kind, name)).flatten()
+        })
+    }
+
+    fn has(&self, name: &Arc<str>) -> Has {
+        match self.current(name) {
+            _ if self.refused.contains_key(name) => Has::Unknown,
+            Some(resource) => Has::Version(resource.version),
+            None => Has::Nothing,
+        }
+    }
+
+    /// Marks a name for the next response. `has` counts only if nothing is known to be missing yet.
+    pub fn want(&mut self, name: Arc<str>, has: Has) {
+        // Warming: it must be sent although the client has these bytes already.
+        let has = if self.owed.remove(&name) { Has::Unknown } else { has };
+        self.pending
+            .entry(name)
+            .and_modify(|known| {
+                if has == Has::Unknown {
+                    *known = has;
+                }
+            })
+            .or_insert(has);
+    }
+
+    /// Everything that there is, again. `known`: what the client says that it has.
+    pub fn want_all(&mut self, known: impl IntoIterator<Item = (Arc<str>, Has)>) {
+        for (name, has) in known {
+            self.want(name, has);
+        }
+        // From nothing to the root again: each name that the client did not list is missing.
+        let root = std::mem::take(&mut self.root);
+        let names: Vec<Arc<str>> = root.iter().map(|r| r.name.clone()).collect();
+        self.root = root;
+        for name in names {
+            if self.subscription.covers(&name) {
+                self.want(name, Has::Nothing);
+            }
+        }
+    }
+
+    /// The next response is sent even if it is empty: clients wait for the first one.
+    pub fn must_answer(&mut self) {
+        self.answer = true;
+    }
+
+    /// No longer asked for by name: the client has dropped it, unless a wildcard covers it.
+    pub fn forget(&mut self, name: &Arc<str>) {
+        self.owed.remove(name);
+        if self.subscription.covers(name) {
+            self.want(name.clone(), Has::Unknown);
+        } else {
+            self.pending.remove(name);
+            self.refused.remove(name);
+            self.held.remove(name);
+        }
+    }
+
+    /// The end of a wildcard subscription: only what was asked for by name stays.
+    pub fn forget_wildcard(&mut self) {
+        let Self { subscription, pending, refused, held, .. } = self;
+        pending.retain(|name, _| subscription.covers(name));
+        refused.retain(|name, _| subscription.covers(name));
+        held.retain(|name, _| subscription.covers(name));
+    }
+
+    /// A cluster was sent (again) that waits for this assignment: it is sent after it, changed or not.
+    pub fn owe(&mut self, name: Arc<str>) {
+        if self.subscription.covers(&name) {
+            self.want(name, Has::Unknown);
+        } else {
+            self.owed.insert(name);
+        }
+    }
+
+    /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`].
+    pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) {
+        for difference in root.diff(&self.root) {
+            let (name, gone) = match &difference {
+                Difference::Changed(resource) => (&resource.name, None),
+                Difference::Removed(name) => (name, self.root.get(name)),
+            };
+            if !self.subscription.covers(name) {
+                continue;
+            }
+            let has = self.has(name);
+            let name = name.clone();
+            match gone {
+                Some(_) if hold => {
+                    if let Some(resource) = self.current(&name) {
+                        let held = Held { resource, gone_in: step.sequence, since: now };
+                        self.held.insert(name.clone(), held);
+                    }
+                }
+                _ => {
+                    self.held.remove(&name);
+                }
+            }
+            self.pending.entry(name).or_insert(has);
+        }
+        self.root = root.clone();
+        self.step = step.clone();
+    }
+
+    /// Lets go of what vanished in a step up to `settled`, or longer ago than `patience`.
+    pub fn release(&mut self, settled: u64, expired: impl Fn(Instant) -> bool) {
+        let free: Vec<Arc<str>> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.gone_in <= settled || expired(held.since))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in free {
+            let has = self.has(&name);
+            self.held.remove(&name);
+            self.pending.entry(name).or_insert(has);
+        }
+    }
+
+    /// Since when something has been held, if anything is.
+    pub fn held_since(&self) -> Option<Instant> {
+        self.held.values().map(|held| held.since).min()
+    }
+
+    /// Takes what the client needs, up to about `budget` bytes, in the order of names. None: nothing is needed.
+    pub fn take(&mut self, budget: usize) -> Option<Batch> {
+        let mut batch = Batch { answer: std::mem::take(&mut self.answer), ..Batch::default() };
+        let mut left = budget;
+        while let Some((name, has)) = self.pending.pop_first() {
+            let current = self.current(&name);
+            let size = current.as_ref().map_or(name.len(), |resource| resource.resource().len()) + 8;
+            match current {
+                Some(resource) if has == Has::Version(resource.version) => continue,
+                None if has == Has::Nothing => continue,
+                _ if size > left && left < budget => {
+                    self.pending.insert(name, has);
+                    break;
+                }
+                Some(resource) => batch.changed.push(resource),
+                None => batch.removed.push(name),
+            }
+            left = left.saturating_sub(size);
+        }
+        (batch.answer || !batch.changed.is_empty() || !batch.removed.is_empty()).then_some(batch)
+    }
+
+    /// All that the client should have, in order: the resources of a complete response.
+    pub fn everything(&self) -> Vec<Arc<Encoded>> {
+        let mut names: BTreeSet<&Arc<str>> = self.subscription.names.iter().collect();
+        if self.subscription.wildcard {
+            names.extend(self.root.iter().map(|resource| &resource.name));
+            names.extend(self.held.keys());
+        }
+        names.into_iter().filter_map(|name| self.current(name)).collect()
+    }
+
+    /// Whether a part of the current root still waits for the response before it.
+    pub fn is_partial(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// A response leaves.
+    pub fn sent(&mut self, nonce: String, resources: Vec<Arc<Encoded>>, push: bool, now: Instant) {
+        self.last_nonce = Some(nonce.clone());
+        let (step, root) = (self.step.clone(), self.root.clone());
+        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, root });
+    }
+
+    /// Nothing is needed under the current root.
+    pub fn settle(&mut self) {
+        self.settled = self.step.clone();
+    }
+
+    /// The response in flight was accepted.
+    pub fn acked(&mut self) -> Option<InFlight> {
+        let answered = self.in_flight.take()?;
+        for resource in &answered.resources {
+            // Not the stand-in for a refused version: another version of the pipeline's, which is good.
+            let sent = answered.root.get(&resource.name).map(|r| r.version);
+            if sent == Some(resource.version) {
+                self.refused.remove(&resource.name);
+            }
+        }
+        self.good = answered.root.clone();
+        self.answered(&answered);
+        Some(answered)
+    }
+
+    /// The response in flight was refused for `culprit`'s choice of its resources. Envoy applies the others, and
+    /// keeps what it had of these.
+    pub fn nacked(
+        &mut self,
+        culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
+    ) -> Option<(InFlight, Vec<Arc<Encoded>>)> {
+        let answered = self.in_flight.take()?;
+        let culprits = culprits(&answered.resources);
+        for resource in &culprits {
+            let kept = match self.refused.get(&resource.name) {
+                Some(refused) => refused.kept.clone(),
+                None => self.good.get(&resource.name).cloned(),
+            };
+            let kept = kept.filter(|kept| kept.version != resource.version);
+            self.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
+        }
+        self.answered(&answered);
+        Some((answered, culprits))
+    }
+
+    fn answered(&mut self, answered: &InFlight) {
+        // With parts of the root still to come, the client is not there yet.
+        if self.pending.is_empty() {
+            self.settled = answered.step.clone();
+        }
+    }
+}
