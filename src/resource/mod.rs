@@ -1,57 +1,51 @@
-//! Builders of resources: the room is laid out here; the builders follow.
+//! Envoy resources from the registry: pure functions of the index and a view, never of a proxy.
+//!
+//! ```text
+//! (Index, ClusterView)  -> cds     (Index, EndpointView) -> eds
+//! (Index, ListenerView) -> lds     (Index, RouteView)    -> rds
+//! ```
+//!
+//! Names, chains and defaults are istiod's. Where a resource differs on purpose, the place that makes it different says
+//! why; together these differences are:
+//! - Istio's own filters appear only for proxies that list them, and certificates come over the same ADS stream for
+//!   proxies without an agent;
+//! - a remote gateway is one endpoint, in one locality, and counts ready endpoints only ([`eds::horizon`]);
+//! - in the mode "failover by default", what makes a failover work ([`policy`], [`cds::outlier`], [`rds::retry`]);
+//! - SANs are matched as URIs (`match_typed_subject_alt_names`), because the untyped field is deprecated;
+//! - no trace sampling settings while there is no tracer.
 
+pub mod access_log;
+pub mod cds;
+pub mod eds;
+pub mod lds;
+pub mod name;
+pub mod policy;
+pub mod proto;
+pub mod rds;
+pub mod tls;
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::model::ObjectKey;
+
+/// A resource as it comes from a builder, still without version and envelope.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Built {
-    pub name: std::sync::Arc<str>,
+    /// The resource's name.
+    pub name: Arc<str>,
+    /// The encoded Envoy message, the same bytes for the same input.
     pub message: Vec<u8>,
-    pub waits_for: Option<std::sync::Arc<str>>,
-    pub sources: Vec<crate::model::ObjectKey>,
+    /// For an EDS cluster: the load assignment that it waits for.
+    pub waits_for: Option<Arc<str>>,
+    /// The objects that it was built from.
+    pub sources: Vec<ObjectKey>,
 }
-use crate::{index::Index, model::service::Service, view::*};
-pub mod cds {
-    use super::*;
-    pub fn fixed(_: &Index, _: &ClusterView) -> Vec<Built> {
-        vec![]
-    }
-    pub fn inbound(_: &Index, _: &InboundView) -> Vec<Built> {
-        vec![]
-    }
-    pub fn service(_: &Index, _: &ClusterView, _: &Service) -> Vec<Built> {
-        vec![]
-    }
-}
-pub mod eds {
-    use super::*;
-    pub fn service(_: &Index, _: &EndpointView, _: &Service) -> Vec<Built> {
-        vec![]
-    }
-}
-pub mod rds {
-    use super::*;
-    pub fn port(_: &Index, _: &RouteView, _: u16) -> Vec<Built> {
-        vec![]
-    }
-}
-pub mod lds {
-    use super::*;
-    pub mod outbound {
-        use super::*;
-        pub fn fixed(_: &Index, _: &ListenerView) -> Vec<Built> {
-            vec![]
-        }
-        pub fn port(_: &Index, _: &ListenerView, _: u16) -> Vec<Built> {
-            vec![]
-        }
-    }
-    pub mod inbound {
-        use super::*;
-        pub fn build(_: &Index, _: &InboundView) -> Vec<Built> {
-            vec![]
-        }
-    }
-    pub mod gateway {
-        use super::*;
-        pub fn build(_: &Index, _: &GatewayView) -> Vec<Built> {
-            vec![]
-        }
+
+impl Built {
+    /// Encodes a message.
+    pub fn new(name: impl Into<Arc<str>>, message: &impl Message, sources: Vec<ObjectKey>) -> Self {
+        Self { name: name.into(), message: message.encode_to_vec(), waits_for: None, sources }
     }
 }

@@ -1,0 +1,180 @@
+//! The HTTP connection manager as Istio sets it up, for both directions.
+
+use landbridge_proto::envoy::{
+    config::{listener::v3::Filter, route::v3::RouteConfiguration},
+    extensions::{
+        filters::{
+            http::{
+                cors::v3::Cors,
+                fault::v3::HttpFault,
+                grpc_stats::v3::{FilterConfig as GrpcStats, filter_config::PerMethodStatSpecifier},
+                router::v3::Router,
+            },
+            network::http_connection_manager::v3::{
+                HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
+                http_connection_manager::{
+                    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                    SetCurrentClientCertDetails, UpgradeConfig,
+                },
+                http_filter,
+            },
+        },
+        request_id::uuid::v3::UuidRequestIdConfig,
+    },
+};
+use prost::Message;
+use prost_types::Any;
+
+use super::chain::filter;
+use crate::{
+    model::{mesh::MeshConfig, node::Extensions},
+    resource::{
+        access_log::access_log,
+        proto::{ads, any, list, nested, object, typed_struct, zero},
+    },
+};
+
+/// Where routes come from, which goes with the direction.
+pub enum Routes {
+    /// Outbound: a route configuration of ours.
+    Named(String),
+    /// Inbound: part of the listener.
+    Inline(Box<RouteConfiguration>),
+}
+
+/// The HTTP filter of a chain.
+pub fn http_filter(mesh: &MeshConfig, stat_prefix: &str, routes: Routes, extensions: Extensions) -> Filter {
+    let inbound = matches!(routes, Routes::Inline(_));
+    let mut manager = HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        access_log: access_log(mesh),
+        http_filters: http_filters(inbound, extensions),
+        normalize_path: Some(true),
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
+        stream_idle_timeout: Some(zero()),
+        use_remote_address: Some(false),
+        proxy_100_continue: true,
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        request_id_extension: Some(RequestIdExtension {
+            typed_config: Some(any(
+                "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                &UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() },
+            )),
+        }),
+        ..Default::default()
+    };
+    match routes {
+        Routes::Named(name) => {
+            let rds = Rds { route_config_name: name, config_source: Some(ads()) };
+            manager.route_specifier = Some(RouteSpecifier::Rds(rds));
+        }
+        Routes::Inline(config) => {
+            manager.route_specifier = Some(RouteSpecifier::RouteConfig(*config));
+            manager.server_name = "istio-envoy".to_owned();
+            // The application learns who called, also through several proxies.
+            manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
+            manager.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
+                subject: Some(true),
+                dns: true,
+                uri: true,
+                ..Default::default()
+            });
+        }
+    }
+    http_filter_of(&manager)
+}
+
+/// Wraps a connection manager as a filter.
+pub fn http_filter_of(manager: &HttpConnectionManager) -> Filter {
+    filter(
+        "envoy.filters.network.http_connection_manager",
+        any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager),
+    )
+}
+
+/// The last filter of every connection manager.
+pub fn router() -> HttpFilter {
+    named(
+        "envoy.filters.http.router",
+        any("envoy.extensions.filters.http.router.v3.Router", &Router::default()),
+    )
+}
+
+/// Names an HTTP filter's configuration.
+pub fn named(name: &str, config: Any) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+/// Istio's order. `fault` and `cors` do nothing until a route asks for them.
+fn http_filters(inbound: bool, extensions: Extensions) -> Vec<HttpFilter> {
+    let mut filters = Vec::new();
+    if extensions.metadata_exchange {
+        filters.push(named("istio.metadata_exchange", metadata_exchange(inbound)));
+    }
+    let grpc_stats = GrpcStats {
+        emit_filter_state: true,
+        per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(false)),
+        ..Default::default()
+    };
+    filters.push(named(
+        "envoy.filters.http.grpc_stats",
+        any("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", &grpc_stats),
+    ));
+    if extensions.alpn && !inbound {
+        filters.push(named("istio.alpn", alpn()));
+    }
+    filters.push(named(
+        "envoy.filters.http.fault",
+        any("envoy.extensions.filters.http.fault.v3.HTTPFault", &HttpFault::default()),
+    ));
+    filters
+        .push(named("envoy.filters.http.cors", any("envoy.extensions.filters.http.cors.v3.Cors", &Cors {})));
+    filters.push(router());
+    filters
+}
+
+/// Istio's exchange of workload metadata in headers.
+fn metadata_exchange(inbound: bool) -> Any {
+    let nothing = || nested(object([]));
+    let headers = || nested(object([("istio_headers", nothing())]));
+    let discovery = list(vec![headers(), nested(object([("workload_discovery", nothing())]))]);
+    let propagation = list(vec![headers()]);
+    let config = if inbound {
+        object([("downstream_discovery", discovery), ("downstream_propagation", propagation)])
+    } else {
+        object([("upstream_discovery", discovery), ("upstream_propagation", propagation)])
+    };
+    typed_struct("io.istio.http.peer_metadata.Config", config)
+}
+
+/// Istio's filter that sets what a connection offers by the protocol of its requests. Its messages are Istio's own.
+fn alpn() -> Any {
+    #[derive(Clone, PartialEq, Message)]
+    struct FilterConfig {
+        #[prost(message, repeated, tag = "1")]
+        alpn_override: Vec<AlpnOverride>,
+    }
+    #[derive(Clone, PartialEq, Message)]
+    struct AlpnOverride {
+        /// 0 HTTP/1.0, 1 HTTP/1.1, 2 HTTP/2.
+        #[prost(int32, tag = "1")]
+        upstream_protocol: i32,
+        #[prost(string, repeated, tag = "2")]
+        alpn_override: Vec<String>,
+    }
+    let protocols = [
+        ["istio-http/1.0", "istio", "http/1.0"],
+        ["istio-http/1.1", "istio", "http/1.1"],
+        ["istio-h2", "istio", "h2"],
+    ];
+    let overrides = (0..).zip(protocols).map(|(upstream_protocol, names)| AlpnOverride {
+        upstream_protocol,
+        alpn_override: names.map(str::to_owned).to_vec(),
+    });
+    let config = FilterConfig { alpn_override: overrides.collect() };
+    any("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", &config)
+}
