@@ -243,12 +243,22 @@ impl Authority {
         store
     }
 
+    /// The same authority that trusts other roots.
+    pub(super) fn with_roots(mut self, roots: Vec<Cert>) -> Self {
+        self.roots_pem = roots.iter().map(Cert::to_pem).collect();
+        self.roots = roots;
+        self
+    }
+
+    /// Whether both sign with the same certificate and present the same chain: certificates of one are as good as
+    /// those of the other.
+    pub fn has_same_chain(&self, other: &Self) -> bool {
+        self.signer.der == other.signer.der && same(&self.intermediates, &other.intermediates)
+    }
+
     /// Whether both sign with the same key and certificate, present the same chain and trust the same roots.
     pub fn is_same(&self, other: &Self) -> bool {
-        let same = |a: &[Cert], b: &[Cert]| a.iter().map(|c| &c.der).eq(b.iter().map(|c| &c.der));
-        self.signer.der == other.signer.der
-            && same(&self.intermediates, &other.intermediates)
-            && same(&self.roots, &other.roots)
+        self.has_same_chain(other) && same(&self.roots, &other.roots)
     }
 
     /// Signs a certificate that is thrown away and verifies it as a peer would, which catches what the explicit checks
@@ -288,6 +298,10 @@ impl fmt::Debug for Authority {
 pub(super) fn describe(certs: &[Cert]) -> String {
     let lines: Vec<_> = certs.iter().map(|c| format!("{}  `{}`", c.fingerprint(), c.subject)).collect();
     lines.join("\n          ")
+}
+
+fn same(a: &[Cert], b: &[Cert]) -> bool {
+    a.iter().map(|cert| &cert.der).eq(b.iter().map(|cert| &cert.der))
 }
 
 pub(super) fn contains(certs: &[Cert], cert: &Cert) -> bool {

@@ -25,7 +25,12 @@ const TLS_LAYOUT: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
 /// Whether a directory holds any file of either layout. An absent directory holds none.
 pub fn is_present(dir: &Path) -> bool {
-    ISTIO_LAYOUT.iter().chain(&TLS_LAYOUT).any(|name| dir.join(name).exists())
+    file_names().any(|name| dir.join(name).exists())
+}
+
+/// The files of both layouts.
+pub(super) fn file_names() -> impl Iterator<Item = &'static str> {
+    ISTIO_LAYOUT.into_iter().chain(TLS_LAYOUT)
 }
 
 /// Reads an authority from a directory: `tls.crt`, `tls.key` and `ca.crt` where all three are there (istiod prefers them
@@ -82,3 +87,6 @@ fn incomplete(dir: &Path) -> CaError {
     }
     CaError::Incomplete { dir: dir.to_owned(), missing: or_nothing(missing), present: or_nothing(present) }
 }
+
+#[cfg(test)]
+mod tests;

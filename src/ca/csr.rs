@@ -84,3 +84,6 @@ const SIGNATURES: [Oid<'static>; 5] = [
     OID_SIG_ECDSA_WITH_SHA256,
     OID_SIG_ECDSA_WITH_SHA384,
 ];
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,14 @@ pub mod cert;
 pub mod csr;
 pub mod issue;
 pub mod key;
+pub mod live;
+pub mod metrics;
+pub mod secret;
 pub mod self_signed;
+pub mod server_cert;
+pub mod service;
+pub mod svid;
+#[cfg(test)]
+mod testing;
 
 pub use authority::{Authority, CaError};

@@ -18,6 +18,7 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use super::auth::Peer;
+use crate::authn::PeerCertificates;
 
 /// How connections are treated.
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +153,11 @@ impl Connection {
             closing: closing.clone(),
             abort: abort.clone(),
         };
+        let certificates = PeerCertificates(peer.certificates.clone());
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
+            // For services beside xDS, which do not know this module.
+            request.extensions_mut().insert(certificates.clone());
             routes.clone().call(request)
         });
         let connection = http2::Builder::new(TokioExecutor::new())

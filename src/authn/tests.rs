@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair, SanType};
+
+use super::*;
+use dev_issuer::{DevIssuer, Subject};
+
+fn mk_authenticator() -> (tempfile::TempDir, DevIssuer, Authenticator) {
+    let dir = tempfile::tempdir().unwrap();
+    let issuer = DevIssuer::load_or_create(dir.path()).unwrap();
+    let authenticator =
+        Authenticator::new("cluster.local", vec!["istio-ca".to_owned()]).with_dev_issuer(&issuer);
+    (dir, issuer, authenticator)
+}
+
+fn mk_token(issuer: &DevIssuer, audience: &str, cluster_id: Option<&str>) -> String {
+    let subject = Subject { namespace: "a", service_account: "b", cluster_id };
+    let audiences = [audience.to_owned()];
+    issuer.mint(&subject, &audiences, Duration::from_secs(60), OffsetDateTime::now_utc()).unwrap()
+}
+
+fn mk_metadata(values: &[(&'static str, String)]) -> MetadataMap {
+    let mut metadata = MetadataMap::new();
+    for (key, value) in values {
+        metadata.append(*key, value.parse().unwrap());
+    }
+    metadata
+}
+
+fn mk_cert(uris: &[&str]) -> CertificateDer<'static> {
+    let mut params = CertificateParams::new(vec!["host.example".to_owned()]).unwrap();
+    params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+}
+
+const SVID: &str = "spiffe://cluster.local/ns/a/sa/b";
+
+#[tokio::test]
+async fn a_token_proves_a_service_account() {
+    let (_dir, issuer, authenticator) = mk_authenticator();
+    for scheme in ["Bearer", "bearer"] {
+        let token = mk_token(&issuer, "istio-ca", Some("east"));
+        let metadata = mk_metadata(&[("authorization", format!("{scheme} {token}"))]);
+        let peer = authenticator.authenticate(None, &metadata).await.unwrap();
+        assert_eq!(peer.identity.unwrap().to_string(), SVID);
+        assert_eq!((peer.method, peer.cluster_id.as_deref()), (Method::Token, Some("east")));
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_comes_before_a_token() {
+    let (_dir, _issuer, authenticator) = mk_authenticator();
+    let metadata = mk_metadata(&[("authorization", "Bearer nonsense".to_owned())]);
+    let peer = authenticator.authenticate(Some(&[mk_cert(&[SVID])]), &metadata).await.unwrap();
+    assert_eq!(peer.identity.unwrap().to_string(), SVID);
+    assert_eq!(peer.method, Method::ClientCertificate);
+}
+
+#[tokio::test]
+async fn a_token_helps_where_the_certificate_does_not() {
+    let (_dir, issuer, authenticator) = mk_authenticator();
+    let token = mk_token(&issuer, "istio-ca", None);
+    let metadata = mk_metadata(&[("authorization", format!("Bearer {token}"))]);
+    let peer = authenticator.authenticate(Some(&[mk_cert(&[])]), &metadata).await.unwrap();
+    assert_eq!(peer.method, Method::Token);
+}
+
+#[tokio::test]
+async fn every_refusal_has_a_reason_and_no_secret() {
+    let (_dir, issuer, authenticator) = mk_authenticator();
+    let (_other_dir, other, _) = mk_authenticator();
+    let bearer = |token: &str| vec![("authorization", format!("Bearer {token}"))];
+    let good = mk_token(&issuer, "istio-ca", Some("east"));
+    let foreign = mk_token(&other, "istio-ca", None);
+    let elsewhere = mk_token(&issuer, "elsewhere", None);
+    let mut in_west = bearer(&good);
+    in_west.push((CLUSTER_METADATA, "west".to_owned()));
+    let mut twice = bearer(&good);
+    twice.extend(bearer(&good));
+    let cases: Vec<(Vec<_>, Option<CertificateDer<'static>>, &str)> = vec![
+        (vec![], None, "no credential: send"),
+        (vec![("authorization", "Basic abc".to_owned())], None, "not one `Bearer TOKEN`"),
+        (vec![("authorization", "Bearer ".to_owned())], None, "not one `Bearer TOKEN`"),
+        (twice, None, "not one `Bearer TOKEN`"),
+        (bearer("abc"), None, "not a JSON Web Token"),
+        (bearer(&foreign), None, "has no ES256 key"),
+        (bearer(&elsewhere), None, "audience elsewhere does not include istio-ca"),
+        (in_west, None, "for cluster `east`, and the caller says that it is in `west`"),
+        (vec![], Some(mk_cert(&[])), "it has 0 URI names"),
+        (vec![], Some(mk_cert(&[SVID, SVID])), "it has 2 URI names"),
+        (vec![], Some(mk_cert(&["spiffe://other.org/ns/a/sa/b"])), "is not of trust domain `cluster.local`"),
+        (vec![], Some(mk_cert(&["https://cluster.local/ns/a/sa/b"])), "is not a workload identity"),
+        (
+            bearer("abc"),
+            Some(mk_cert(&[])),
+            "URI names, and a workload's certificate has exactly one, its SPIFFE id; token refused: ",
+        ),
+    ];
+    for (metadata, cert, expected) in cases {
+        let certs: Vec<_> = cert.into_iter().collect();
+        let error = authenticator.authenticate(Some(&certs), &mk_metadata(&metadata)).await.unwrap_err();
+        let status = Status::from(error);
+        assert_eq!(status.code(), tonic::Code::Unauthenticated);
+        assert!(status.message().contains(expected), "{expected}: {}", status.message());
+        for token in [&good, &foreign, &elsewhere] {
+            assert!(!status.message().contains(token.rsplit('.').next().unwrap()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_issuer_no_token_is_good() {
+    let (_dir, issuer, _) = mk_authenticator();
+    let strict = Authenticator::new("cluster.local", vec!["istio-ca".to_owned()]);
+    let metadata =
+        mk_metadata(&[("authorization", format!("Bearer {}", mk_token(&issuer, "istio-ca", None)))]);
+    let error = strict.authenticate(None, &metadata).await.unwrap_err().to_string();
+    assert!(error.contains("`landbridge-development-issuer` is not accepted"), "{error}");
+    assert!(error.contains("--dev-token-issuer"), "{error}");
+}
+
+#[test]
+fn a_proxy_can_only_be_what_its_credential_says() {
+    let identity: Spiffe = SVID.parse().unwrap();
+    for (namespace, service_account, expected) in [
+        ("a", "b", None),
+        ("", "", None),
+        ("a", "", None),
+        ("x", "b", Some("NAMESPACE `x`: the node's metadata must name the credential's a")),
+        ("a", "x", Some("SERVICE_ACCOUNT `x`")),
+    ] {
+        let outcome = authorize_node(&identity, namespace, service_account);
+        match expected {
+            None => assert_eq!(outcome, Ok(())),
+            Some(text) => {
+                let status = Status::from(outcome.unwrap_err());
+                assert_eq!(status.code(), tonic::Code::PermissionDenied);
+                assert!(status.message().contains(text), "{}", status.message());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_credential_of_one_cluster_is_good_only_there() {
+    let peer =
+        Peer { identity: SVID.parse().ok(), method: Method::Token, cluster_id: Some("east".to_owned()) };
+    assert!(peer.authorize("a", "b", "east").is_ok());
+    assert!(peer.authorize("a", "b", "").is_ok());
+    let error = peer.authorize("a", "b", "west").unwrap_err().to_string();
+    assert!(error.contains("CLUSTER_ID `west`"), "{error}");
+    assert!(Peer::plaintext().authorize("any", "thing", "west").is_ok());
+}

@@ -1,0 +1,302 @@
+//! Keys and certificates of workloads, made by the server and handed out over SDS.
+//!
+//! ```text
+//! subscribe(identity)     -> watch::Receiver<Arc<Svid>>              made on first ask, shared by all streams
+//! secret(identity, name)  -> watch::Receiver<Option<Arc<Encoded>>>   the same as the bytes of an SDS resource
+//! run()                   -> renews at half life and when the authority changes; forgets what nobody holds
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::Rng;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
+
+use super::authority::{Authority, CaError};
+use super::issue::San;
+use super::key::{KeyType, PrivateKey};
+use super::secret;
+use crate::model::identity::Spiffe;
+use crate::snapshot::Encoded;
+
+/// After a failure to sign, the next attempt; the old certificate is good for half its life then.
+const RETRY: Duration = Duration::from_secs(10);
+/// How often entries that nobody holds are dropped. Until then a proxy that reconnects finds its certificate again.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Renewals between two looks at other tasks: one costs 0.1 ms with ECDSA, 2 ms and more with an RSA authority.
+const BATCH: usize = 16;
+
+/// A workload's certificate with its private key.
+pub struct Svid {
+    /// Whose it is.
+    pub identity: Spiffe,
+    /// The leaf and the intermediates, PEM.
+    pub chain_pem: String,
+    /// The private key, PKCS#8 PEM. Wiped from memory when dropped; never in `Debug`.
+    pub key_pem: Zeroizing<String>,
+    /// Valid from.
+    pub not_before: OffsetDateTime,
+    /// Valid until.
+    pub not_after: OffsetDateTime,
+    authority: Arc<Authority>,
+}
+
+/// The certificates of all workloads that are connected.
+pub struct SvidStore {
+    authority: watch::Receiver<Arc<Authority>>,
+    ttl: Duration,
+    entries: Mutex<HashMap<Spiffe, Entry>>,
+    roots: watch::Sender<Option<Arc<Encoded>>>,
+    /// An entry was added whose renewal may be due earlier than what `run` waits for.
+    added: Notify,
+}
+
+/// The bytes of one secret; always present here, optional because other providers may not have theirs yet.
+pub type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
+
+struct Entry {
+    sender: watch::Sender<Arc<Svid>>,
+    secret: watch::Sender<Option<Arc<Encoded>>>,
+    renew_at: Instant,
+    /// The last renewal failed: `renew_at` is the time of the next attempt, whatever else happens.
+    failed: bool,
+}
+
+// === impl Svid ===
+
+impl Svid {
+    fn issue(identity: &Spiffe, authority: &Arc<Authority>, ttl: Duration) -> Result<Self, CaError> {
+        let key = PrivateKey::generate(KeyType::EcdsaP256)?;
+        let issued = authority.issue(key.public_key_info(), &[San::Uri(identity.to_string())], ttl)?;
+        Ok(Self {
+            identity: identity.clone(),
+            chain_pem: authority.chain_pem(&issued.der),
+            key_pem: key.to_pem()?,
+            not_before: issued.not_before,
+            not_after: issued.not_after,
+            authority: authority.clone(),
+        })
+    }
+
+    /// Whether this certificate is as good as one that `authority` would make now.
+    fn is_current(&self, authority: &Arc<Authority>) -> bool {
+        Arc::ptr_eq(&self.authority, authority) || self.authority.has_same_chain(authority)
+    }
+}
+
+impl fmt::Debug for Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Svid({}, until {}, secret)", self.identity, self.not_after)
+    }
+}
+
+// === impl SvidStore ===
+
+impl SvidStore {
+    /// A store whose certificates are valid for `ttl`, shorter where the authority itself ends earlier.
+    pub fn new(authority: watch::Receiver<Arc<Authority>>, ttl: Duration) -> Self {
+        let roots = watch::Sender::new(Some(encode_roots(&authority.borrow())));
+        Self { authority, ttl, entries: Mutex::new(HashMap::new()), roots, added: Notify::new() }
+    }
+
+    /// The authority in use, for the roots (`ROOTCA`).
+    pub fn authority(&self) -> watch::Receiver<Arc<Authority>> {
+        self.authority.clone()
+    }
+
+    /// The certificate of an identity, now and after each renewal. The caller must have authenticated the identity.
+    pub fn subscribe(&self, identity: &Spiffe) -> Result<watch::Receiver<Arc<Svid>>, CaError> {
+        self.with_entry(identity, |entry| entry.sender.subscribe())
+    }
+
+    /// The secrets that a workload may ask for by SDS: its own certificate ([`secret::CERTIFICATE`]) and the trusted roots
+    /// ([`secret::ROOTS`]). None for other names, and when signing failed, which is logged. The caller must have
+    /// authenticated the identity.
+    pub fn secret(&self, identity: &Spiffe, name: &str) -> Option<SecretReceiver> {
+        match name {
+            secret::ROOTS => Some(self.roots.subscribe()),
+            secret::CERTIFICATE => self
+                .with_entry(identity, |entry| entry.secret.subscribe())
+                .inspect_err(|error| warn!(%identity, %error, "a workload certificate cannot be made"))
+                .ok(),
+            _ => None,
+        }
+    }
+
+    /// Finds or makes an identity's entry and looks at it under the lock, so that it is held before it can be forgotten.
+    fn with_entry<T>(&self, identity: &Spiffe, look: impl Fn(&Entry) -> T) -> Result<T, CaError> {
+        let authority = self.authority.borrow().clone();
+        if let Some(entry) = self.entries.lock().get(identity).filter(|entry| entry.is_usable(&authority)) {
+            return Ok(look(entry));
+        }
+        // Outside the lock: signing takes milliseconds with an RSA authority, and other streams must not wait for it.
+        let svid = Arc::new(Svid::issue(identity, &authority, self.ttl)?);
+        let mut entries = self.entries.lock();
+        let found = match entries.get_mut(identity) {
+            Some(entry) => {
+                // Unless another stream of the same workload was quicker.
+                if !entry.is_usable(&authority) {
+                    entry.publish(svid);
+                }
+                look(entry)
+            }
+            None => look(entries.entry(identity.clone()).or_insert(Entry::new(svid))),
+        };
+        drop(entries);
+        self.added.notify_one();
+        Ok(found)
+    }
+
+    /// How many identities have a certificate now.
+    pub fn len(&self) -> usize {
+        self.entries.lock().len()
+    }
+
+    /// Whether no identity has a certificate.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Renews certificates for ever.
+    pub async fn run(&self) {
+        let mut authority = self.authority.clone();
+        let mut sweep = tokio::time::interval(SWEEP);
+        let mut authority_lives = true;
+        loop {
+            let next = self.entries.lock().values().map(|entry| entry.renew_at).min();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.added.notified() => {}
+                changed = authority.changed(), if authority_lives => authority_lives = changed.is_ok(),
+                _ = sweep.tick() => self.forget_unheld(),
+            }
+            let current = authority.borrow_and_update().clone();
+            // Roots first: who trusts a new root before he meets its certificates refuses nobody.
+            self.publish_roots(&current);
+            self.renew_due(&current).await;
+        }
+    }
+
+    fn publish_roots(&self, authority: &Authority) {
+        let roots = encode_roots(authority);
+        self.roots.send_if_modified(|current| {
+            let is_new = current.as_ref().is_none_or(|current| current.version != roots.version);
+            if is_new {
+                *current = Some(roots);
+            }
+            is_new
+        });
+    }
+
+    async fn renew_due(&self, authority: &Arc<Authority>) {
+        let now = Instant::now();
+        let mut due: Vec<(Instant, Spiffe)> = self
+            .entries
+            .lock()
+            .iter()
+            .filter(|(_, entry)| {
+                entry.renew_at <= now || (!entry.failed && !entry.sender.borrow().is_current(authority))
+            })
+            .map(|(identity, entry)| (entry.renew_at, identity.clone()))
+            .collect();
+        // What is due for longest first.
+        due.sort_unstable();
+        for (count, (_, identity)) in due.iter().enumerate() {
+            self.renew(identity, authority);
+            if count % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn renew(&self, identity: &Spiffe, authority: &Arc<Authority>) {
+        let renewed = Svid::issue(identity, authority, self.ttl).map(Arc::new);
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(identity) else { return };
+        match renewed {
+            Ok(svid) => {
+                debug!(%identity, not_after = %svid.not_after, "workload certificate renewed");
+                entry.publish(svid);
+            }
+            Err(error) => {
+                let not_after = entry.sender.borrow().not_after;
+                warn!(%identity, %error, %not_after, retry_in = ?RETRY, "a workload certificate cannot be renewed; the old one stays in use");
+                entry.renew_at = Instant::now() + RETRY;
+                entry.failed = true;
+            }
+        }
+    }
+
+    fn forget_unheld(&self) {
+        self.entries
+            .lock()
+            .retain(|_, entry| entry.sender.receiver_count() + entry.secret.receiver_count() > 0);
+    }
+}
+
+impl fmt::Debug for SvidStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SvidStore({} identities)", self.len())
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(svid: Arc<Svid>) -> Self {
+        Self {
+            renew_at: Instant::now() + renew_after(&svid),
+            failed: false,
+            secret: watch::Sender::new(Some(encode_certificate(&svid))),
+            sender: watch::Sender::new(svid),
+        }
+    }
+
+    fn publish(&mut self, svid: Arc<Svid>) {
+        self.renew_at = Instant::now() + renew_after(&svid);
+        self.failed = false;
+        self.secret.send_replace(Some(encode_certificate(&svid)));
+        self.sender.send_replace(svid);
+    }
+
+    fn is_usable(&self, authority: &Arc<Authority>) -> bool {
+        let svid = self.sender.borrow();
+        svid.is_current(authority) && svid.not_after > OffsetDateTime::now_utc()
+    }
+}
+
+fn encode_certificate(svid: &Svid) -> Arc<Encoded> {
+    encode(secret::CERTIFICATE, &secret::certificate(secret::CERTIFICATE, svid))
+}
+
+fn encode_roots(authority: &Authority) -> Arc<Encoded> {
+    encode(secret::ROOTS, &secret::roots(secret::ROOTS, authority.roots_pem()))
+}
+
+fn encode(name: &str, message: &[u8]) -> Arc<Encoded> {
+    Arc::new(Encoded::new(name.into(), secret::TYPE_URL, message, None, Arc::default()))
+}
+
+/// Half of what is left, give or take a tenth, so that the certificates of a whole mesh that started together are not
+/// renewed together. At least a second: an authority at its end must not make a busy loop.
+fn renew_after(svid: &Svid) -> Duration {
+    let left = Duration::try_from(svid.not_after - OffsetDateTime::now_utc()).unwrap_or_default();
+    let part = rand::rng().random_range(0.45..0.55);
+    left.mul_f64(part).max(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+use super::*;
+use crate::ca::testing::{mk_authority, mk_root, mk_watched};
+use crate::ca::{cert::Cert, secret};
+
+fn mk_identity(name: &str) -> Spiffe {
+    Spiffe::new("cluster.local", "production", name).unwrap()
+}
+
+const TTL: Duration = Duration::from_secs(100);
+
+#[tokio::test]
+async fn a_workload_gets_its_own_certificate_and_streams_share_it() {
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, TTL);
+    let first = store.subscribe(&mk_identity("a")).unwrap();
+    let again = store.subscribe(&mk_identity("a")).unwrap();
+    let other = store.subscribe(&mk_identity("b")).unwrap();
+    assert!(Arc::ptr_eq(&first.borrow(), &again.borrow()));
+    assert_ne!(first.borrow().chain_pem, other.borrow().chain_pem);
+    let chain = Cert::all_from_pem(first.borrow().chain_pem.as_bytes()).unwrap();
+    assert_eq!(chain[0].sans, ["URI:spiffe://cluster.local/ns/production/sa/a"]);
+    assert_eq!(chain.len(), 2, "leaf and intermediate, no root");
+    let key = PrivateKey::from_pem(first.borrow().key_pem.as_bytes()).unwrap();
+    assert_eq!(key.public_key_info(), chain[0].public_key_info);
+    assert!(format!("{:?}", first.borrow().clone()).ends_with("secret)"));
+    assert!(!format!("{store:?}").contains("BEGIN"));
+}
+
+#[tokio::test]
+async fn it_is_renewed_at_half_life_with_a_new_key() {
+    const SHORT: Duration = Duration::from_secs(3);
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, SHORT);
+    let story = async {
+        let mut svid = store.subscribe(&mk_identity("a")).unwrap();
+        let first = svid.borrow_and_update().clone();
+        let began = Instant::now();
+        svid.changed().await.unwrap();
+        let part = began.elapsed().as_secs_f64() / SHORT.as_secs_f64();
+        // The upper bound leaves room for a busy machine: what counts is that the old one is still good.
+        assert!((0.3..0.9).contains(&part), "renewed after {part} of its life");
+        assert_ne!(svid.borrow().key_pem, first.key_pem);
+        assert!(first.not_after > OffsetDateTime::now_utc());
+    };
+    tokio::select! { () = store.run() => unreachable!(), () = story => {} }
+}
+
+#[tokio::test]
+async fn half_lives_are_spread() {
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, TTL);
+    let svid = store.subscribe(&mk_identity("a")).unwrap().borrow().clone();
+    let parts: Vec<f64> = (0..200).map(|_| renew_after(&svid).as_secs_f64() / TTL.as_secs_f64()).collect();
+    assert!(parts.iter().all(|part| (0.4..0.56).contains(part)), "{parts:?}");
+    let (least, most) = parts.iter().fold((1.0f64, 0.0f64), |(a, b), &part| (a.min(part), b.max(part)));
+    assert!(most - least > 0.05, "{least} to {most}");
+}
+
+#[tokio::test]
+async fn a_new_authority_renews_all_at_once() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let story = async {
+        let mut svids: Vec<_> =
+            (0..40).map(|n| store.subscribe(&mk_identity(&format!("w{n}"))).unwrap()).collect();
+        sender.send_replace(mk_authority(&root, "second", time::Duration::days(1)));
+        for svid in &mut svids {
+            svid.changed().await.unwrap();
+            let chain = Cert::all_from_pem(svid.borrow_and_update().chain_pem.as_bytes()).unwrap();
+            assert_eq!(chain[1].subject, "O=mesh, CN=second");
+        }
+    };
+    tokio::select! {
+        () = store.run() => unreachable!(),
+        outcome = tokio::time::timeout(Duration::from_secs(20), story) => outcome.expect("renewed at once"),
+    }
+}
+
+#[tokio::test]
+async fn new_roots_alone_renew_nothing() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let svid = store.subscribe(&mk_identity("a")).unwrap();
+    let current = sender.borrow().clone();
+    let key = PrivateKey::from_pem(current.key().to_pem().unwrap().as_bytes()).unwrap();
+    let roots = vec![root.cert.clone(), mk_root("another").cert];
+    let wider =
+        Authority::new(key, current.signer().clone(), &[], roots, "wider".into(), OffsetDateTime::now_utc());
+    let wider = Arc::new(wider.unwrap());
+    let mut roots = store.secret(&mk_identity("a"), secret::ROOTS).unwrap();
+    let before = roots.borrow_and_update().clone().unwrap();
+    store.publish_roots(&current);
+    assert!(!roots.has_changed().unwrap(), "the same roots wake nobody");
+    store.publish_roots(&wider);
+    store.renew_due(&wider).await;
+    assert!(!svid.has_changed().unwrap());
+    assert!(roots.has_changed().unwrap());
+    assert_ne!(roots.borrow().as_ref().unwrap().version, before.version);
+}
+
+#[tokio::test]
+async fn what_nobody_holds_is_forgotten_but_not_between_two_connections() {
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let held = store.subscribe(&mk_identity("held")).unwrap();
+    let before = store.subscribe(&mk_identity("reconnects")).unwrap().borrow().clone();
+    let after = store.subscribe(&mk_identity("reconnects")).unwrap();
+    assert!(Arc::ptr_eq(&before, &after.borrow()));
+    drop(after);
+    assert_eq!(store.len(), 2);
+    store.forget_unheld();
+    assert_eq!(store.len(), 1);
+    let secret = store.secret(&mk_identity("by-its-secret"), secret::CERTIFICATE).unwrap();
+    store.forget_unheld();
+    assert_eq!(store.len(), 2);
+    drop(secret);
+    assert!(store.secret(&mk_identity("a"), "kubernetes://tls").is_none());
+    assert_eq!(held.borrow().identity, mk_identity("held"));
+}
+
+#[tokio::test]
+async fn an_authority_at_its_end_makes_no_busy_loop_and_breaks_nothing() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    let store = SvidStore::new(authority, TTL);
+    let svid = store.subscribe(&mk_identity("a")).unwrap();
+    let before = svid.borrow().clone();
+    let dying = mk_authority(&root, "dying", time::Duration::seconds(1));
+    while OffsetDateTime::now_utc() < dying.not_after() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sender.send_replace(dying.clone());
+    store.renew_due(&dying).await;
+    assert!(Arc::ptr_eq(&before, &svid.borrow()), "the old certificate stays");
+    let renew_at = store.entries.lock()[&mk_identity("a")].renew_at;
+    assert!(renew_at > Instant::now() + RETRY / 2);
+    // Again before that time: nothing is tried, although the certificate is of another authority.
+    store.renew_due(&dying).await;
+    assert_eq!(store.entries.lock()[&mk_identity("a")].renew_at, renew_at);
+    let error = store.subscribe(&mk_identity("b")).unwrap_err().to_string();
+    assert!(error.contains("ended on"), "{error}");
+}
+
+#[tokio::test]
+async fn secrets_are_what_envoy_expects() {
+    use landbridge_proto::envoy::extensions::transport_sockets::tls::v3::{Secret, secret::Type};
+    use prost::Message;
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, TTL);
+    let svid = store.subscribe(&mk_identity("a")).unwrap().borrow().clone();
+    let inline = |source: Option<landbridge_proto::envoy::config::core::v3::DataSource>| match source
+        .unwrap()
+        .specifier
+        .unwrap()
+    {
+        landbridge_proto::envoy::config::core::v3::data_source::Specifier::InlineBytes(bytes) => {
+            bytes.to_vec()
+        }
+        other => panic!("{other:?}"),
+    };
+    let secret = Secret::decode(&secret::certificate(secret::CERTIFICATE, &svid)[..]).unwrap();
+    assert_eq!(secret.name, "default");
+    let Some(Type::TlsCertificate(cert)) = secret.r#type else { panic!("no certificate") };
+    assert_eq!(inline(cert.certificate_chain), svid.chain_pem.as_bytes());
+    assert_eq!(inline(cert.private_key), svid.key_pem.as_bytes());
+    let roots = store.authority().borrow().roots_pem().to_owned();
+    let secret = Secret::decode(&secret::roots(secret::ROOTS, &roots)[..]).unwrap();
+    assert_eq!(secret.name, "ROOTCA");
+    let Some(Type::ValidationContext(context)) = secret.r#type else { panic!("no roots") };
+    assert_eq!(inline(context.trusted_ca), roots.as_bytes());
+}
