@@ -5,6 +5,7 @@
 //!                                                                     snapshots --watch--> xDS streams --> Envoys
 //! ```
 
+pub mod admin;
 pub mod args;
 pub mod authn;
 pub mod ca;

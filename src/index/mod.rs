@@ -205,6 +205,11 @@ impl Index {
         self.endpoints.get(key).map_or(&self.no_endpoints, |e| e)
     }
 
+    /// Every service's endpoints, by host.
+    pub fn all_endpoints(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<ServiceEndpoints>)> {
+        self.endpoints.iter()
+    }
+
     /// How networks are entered.
     pub fn networks(&self) -> &Networks {
         &self.networks

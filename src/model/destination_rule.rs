@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde::Serialize;
+
 use super::{kubernetes::Meta, name::Labels};
 
 /// A DestinationRule.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DestinationRule {
     /// Name, namespace, age.
     pub meta: Meta,
@@ -22,7 +25,8 @@ pub struct DestinationRule {
 }
 
 /// Endpoints with certain labels.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Subset {
     /// Part of the cluster's name.
     pub name: Arc<str>,
@@ -33,7 +37,8 @@ pub struct Subset {
 }
 
 /// Settings for a service, with exceptions per port.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TrafficPolicy {
     /// For every port that has no entry of its own.
     pub settings: PolicySettings,
@@ -42,7 +47,8 @@ pub struct TrafficPolicy {
 }
 
 /// The settings themselves. `None` means "not said".
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PolicySettings {
     /// Limits.
     pub connection_pool: Option<ConnectionPool>,
@@ -55,7 +61,8 @@ pub struct PolicySettings {
 }
 
 /// Limits on connections and requests.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ConnectionPool {
     /// `tcp.maxConnections`.
     pub max_connections: Option<u32>,
@@ -86,7 +93,8 @@ pub struct ConnectionPool {
 }
 
 /// TCP keep-alive.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TcpKeepalive {
     /// Probes before the connection is dead.
     pub probes: Option<u32>,
@@ -97,7 +105,8 @@ pub struct TcpKeepalive {
 }
 
 /// When an endpoint is taken out of balancing. `None` fields take Envoy's defaults.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct OutlierDetection {
     /// `consecutive5xxErrors`; 0 turns it off.
     pub consecutive_5xx: Option<u32>,
@@ -118,7 +127,8 @@ pub struct OutlierDetection {
 }
 
 /// How an endpoint is picked.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LoadBalancer {
     /// The algorithm.
     pub algorithm: LbAlgorithm,
@@ -129,7 +139,7 @@ pub struct LoadBalancer {
 }
 
 /// The algorithm.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub enum LbAlgorithm {
     /// Not said: LEAST_REQUEST.
     #[default]
@@ -147,7 +157,8 @@ pub enum LbAlgorithm {
 }
 
 /// Consistent hashing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HashPolicy {
     /// What is hashed.
     pub key: HashKey,
@@ -158,7 +169,7 @@ pub struct HashPolicy {
 }
 
 /// What is hashed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum HashKey {
     /// A request header.
     Header(Arc<str>),
@@ -178,7 +189,8 @@ pub enum HashKey {
 }
 
 /// `warmup` and the old `warmupDurationSecs`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Warmup {
     /// How long.
     pub duration: Duration,
@@ -189,7 +201,8 @@ pub struct Warmup {
 }
 
 /// Locality settings.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LocalityLb {
     /// `enabled`; unset is true.
     pub enabled: bool,
@@ -208,7 +221,8 @@ impl Default for LocalityLb {
 }
 
 /// One rule of `distribute`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Distribute {
     /// The caller's locality pattern.
     pub from: Arc<str>,
@@ -217,7 +231,8 @@ pub struct Distribute {
 }
 
 /// TLS towards the service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClientTls {
     /// DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL.
     pub mode: ClientTlsMode,
@@ -232,7 +247,8 @@ pub struct ClientTls {
 }
 
 /// Paths on the proxy.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClientTlsFiles {
     /// `caCertificates`.
     pub ca: Option<Arc<str>>,
@@ -241,7 +257,7 @@ pub struct ClientTlsFiles {
 }
 
 /// TLS mode of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum ClientTlsMode {
     /// Plaintext.
     Disable,

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::{kubernetes::Meta, name::Labels};
 
 /// A Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Gateway {
     /// Name, namespace, age.
     pub meta: Meta,
@@ -16,7 +19,8 @@ pub struct Gateway {
 }
 
 /// One listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Server {
     /// Port number.
     pub port: u16,
@@ -31,7 +35,7 @@ pub struct Server {
 }
 
 /// TLS mode of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum ServerTlsMode {
     /// Forward by SNI as routes say.
     Passthrough,

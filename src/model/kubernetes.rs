@@ -2,13 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use serde::Serialize;
+
 use super::{
     name::Labels,
     port::{TargetPort, Transport},
 };
 
 /// What every object carries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Meta {
     /// Empty for objects without one (Namespace, Node).
     pub namespace: Arc<str>,

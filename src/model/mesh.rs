@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use serde::Serialize;
+
 use super::{
     destination_rule::{ConnectionPool, LocalityLb, OutlierDetection},
     name::NetworkId,
@@ -9,7 +11,8 @@ use super::{
 };
 
 /// Istio's MeshConfig, reduced to what is used; defaults are Istio's.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MeshConfig {
     /// Trust domain of every identity.
     pub trust_domain: Arc<str>,
@@ -56,7 +59,8 @@ pub struct MeshConfig {
 }
 
 /// A network of `meshNetworks`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Network {
     /// Clusters whose endpoints are in it (`fromRegistry`).
     pub registries: Vec<Arc<str>>,
@@ -65,7 +69,8 @@ pub struct Network {
 }
 
 /// Istio's HTTPRetry.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HttpRetryPolicy {
     /// Retries after the first try; 0 turns retries off.
     pub attempts: u32,

@@ -13,7 +13,7 @@ pub fn selects(selector: &Labels, labels: &Labels) -> bool {
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         pub struct $name(pub Arc<str>);
 
         impl $name {

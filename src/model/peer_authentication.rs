@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::{kubernetes::Meta, name::Labels};
 
 /// What an inbound port accepts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum MtlsMode {
     /// Plaintext only.
     Disable,
@@ -17,7 +19,8 @@ pub enum MtlsMode {
 }
 
 /// A PeerAuthentication.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PeerAuthentication {
     /// Name, namespace, age.
     pub meta: Meta,

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
+
 use super::{
     change::ObjectKey,
     name::{ClusterId, Labels},
@@ -96,7 +98,7 @@ pub enum Resolution {
 }
 
 /// Which namespaces see an object (`exportTo`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum ExportTo {
     /// `*`, and the default.
     #[default]

@@ -1,0 +1,115 @@
+//! `/debug/endpointz` (istiod's `endpointShardz`): every endpoint of every service, cluster by cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use axum::extract::State;
+use serde::Serialize;
+
+use super::{
+    AdminState,
+    answer::{Answer, Asked, Refusal, json},
+};
+use crate::model::{
+    Labels,
+    endpoint::{Endpoint, Health, ServiceEndpoints},
+    service::ServiceKey,
+};
+
+/// `{host: {namespace: {"Shards": {"Kubernetes/<cluster>": […]}, "ServiceAccounts": […]}}}`, as at istiod.
+type Table<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Shards<'a>>>;
+
+#[derive(Serialize)]
+struct Shards<'a> {
+    #[serde(rename = "Shards")]
+    shards: BTreeMap<String, Vec<Entry<'a>>>,
+    #[serde(rename = "ServiceAccounts")]
+    accounts: &'a BTreeSet<Arc<str>>,
+}
+
+/// istiod's IstioEndpoint.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry<'a> {
+    addresses: [String; 1],
+    endpoint_port: u16,
+    service_port_name: &'a str,
+    health_status: &'static str,
+    lb_weight: u32,
+    network: &'a str,
+    locality: Place<'a>,
+    #[serde(rename = "TLSMode")]
+    tls_mode: &'static str,
+    service_account: Option<&'a str>,
+    namespace: &'a str,
+    /// The pod's name, which istiod leaves out.
+    pod_name: &'a str,
+    workload_name: &'a str,
+    node_name: Option<&'a str>,
+    labels: &'a Labels,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    #[serde(rename = "Label")]
+    label: String,
+    #[serde(rename = "ClusterID")]
+    cluster: &'a str,
+}
+
+/// Words for an endpoint's health.
+pub fn health(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "Healthy",
+        Health::Unhealthy => "Unhealthy",
+        Health::Draining => "Draining",
+        Health::Terminating => "Terminating",
+    }
+}
+
+fn entry(endpoint: &Endpoint) -> Entry<'_> {
+    let workload = &endpoint.workload;
+    Entry {
+        addresses: [endpoint.address.to_string()],
+        endpoint_port: endpoint.port,
+        service_port_name: &endpoint.port_name,
+        health_status: health(endpoint.health),
+        lb_weight: endpoint.weight,
+        network: workload.network.as_str(),
+        locality: Place { label: workload.locality.to_string(), cluster: workload.cluster.as_str() },
+        tls_mode: if workload.accepts_mtls { "istio" } else { "disabled" },
+        service_account: workload.identity.as_deref(),
+        namespace: &workload.namespace,
+        pod_name: &workload.name,
+        workload_name: &workload.workload,
+        node_name: workload.node.as_deref(),
+        labels: &workload.labels,
+    }
+}
+
+/// All endpoints; `?namespace=` and `?service=` (a part of the host) narrow.
+pub async fn endpointz(State(admin): State<AdminState>, params: Asked) -> Answer {
+    let all: Vec<(ServiceKey, Arc<ServiceEndpoints>)> = admin
+        .inspector
+        .ask(|state| state.index.all_endpoints().map(|(k, e)| (k.clone(), e.clone())).collect())
+        .await
+        .ok_or_else(Refusal::no_pipeline)?;
+    let mut table = Table::new();
+    for (key, endpoints) in &all {
+        if params.namespace.as_ref().is_some_and(|wanted| **wanted != *key.namespace)
+            || params.service.as_ref().is_some_and(|wanted| !key.host.contains(wanted.as_str()))
+        {
+            continue;
+        }
+        let shards = endpoints
+            .clusters
+            .iter()
+            .map(|(cluster, list)| (format!("Kubernetes/{cluster}"), list.iter().map(entry).collect()))
+            .collect();
+        let entry = Shards { shards, accounts: &endpoints.identities };
+        table.entry(&key.host).or_default().insert(&key.namespace, entry);
+    }
+    json(&params, &table)
+}
