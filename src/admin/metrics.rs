@@ -18,6 +18,7 @@ use super::{AdminState, answer::Refusal, endpointz, topology};
 use crate::{
     model::{ClusterId, change::ClusterState, endpoint::ServiceEndpoints, node::ProxyKind},
     pipeline::{self, Totals},
+    registry::{Severity, SourceReport, SourceStatus},
 };
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,7 +30,8 @@ pub async fn scrape(State(admin): State<AdminState>) -> Response {
     let ready = *admin.ready.borrow();
     // Metrics that do not need the pipeline are shown even if it does not answer: that is when they are needed most.
     let tables = admin.inspector.ask(Tables::read).await;
-    registry.register_collector(Box::new(Figures { uptime, ready, tables }));
+    let sources = admin.sources.iter().map(SourceStatus::report).collect();
+    registry.register_collector(Box::new(Figures { uptime, ready, tables, sources }));
     let mut body = String::new();
     let written = text::encode_registry(&mut body, &admin.metrics)
         .and_then(|()| text::encode_registry(&mut body, &registry))
@@ -62,6 +64,7 @@ struct Figures {
     uptime: f64,
     ready: bool,
     tables: Option<Tables>,
+    sources: Vec<SourceReport>,
 }
 
 // === impl Tables ===
@@ -208,10 +211,30 @@ impl Collector for Figures {
             "1 when the pipeline answered this scrape in time",
             usize::from(self.tables.is_some()),
         )?;
+        self.encode_sources(&mut out)?;
         match &self.tables {
             Some(tables) => tables.encode(&mut out),
             None => Ok(()),
         }
+    }
+}
+
+impl Figures {
+    fn encode_sources(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let problems = self.sources.iter().flat_map(|source| {
+            [("error", Severity::Error), ("warning", Severity::Warning)].map(|(word, severity)| {
+                let count = source.problems.iter().filter(|p| p.severity == severity).count();
+                ([("cluster", source.cluster.as_str()), ("severity", word)], count)
+            })
+        });
+        out.gauges("landbridge_source_problems", "Objects and files that are wrong at present", problems)?;
+        let objects = self.sources.iter().flat_map(|source| {
+            source
+                .objects
+                .iter()
+                .map(|(kind, n)| ([("cluster", source.cluster.as_str()), ("kind", kind.as_str())], *n))
+        });
+        out.gauges("landbridge_source_objects", "Objects in force, by kind", objects)
     }
 }
 

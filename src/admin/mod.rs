@@ -18,6 +18,8 @@ mod config_dump;
 mod endpointz;
 mod objects;
 mod registryz;
+mod sourcez;
+pub mod syncz;
 mod topology;
 
 #[cfg(test)]
@@ -29,7 +31,7 @@ use axum::{Router, middleware, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{model::ClusterId, pipeline::Inspector};
+use crate::{model::ClusterId, pipeline::Inspector, registry::problem::SourceStatus, xds::status::Streams};
 
 /// What the pages read. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ pub struct AdminState {
     pub metrics: Arc<Registry>,
     /// When the process started.
     pub started: Instant,
+    /// The connected streams.
+    pub streams: Arc<Streams>,
+    /// What the sources say of themselves.
+    pub sources: Vec<SourceStatus>,
 }
 
 /// Everything but readiness, for the monitoring address. Serve it with

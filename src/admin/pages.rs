@@ -9,7 +9,7 @@ use axum::{
 use super::{
     AdminState,
     answer::{Answer, Asked, json},
-    config_dump, endpointz, objects, registryz, topology,
+    config_dump, endpointz, objects, registryz, sourcez, syncz, topology,
 };
 
 /// A page under `/debug/`.
@@ -47,6 +47,12 @@ const PAGES: &[Page] = &[
     page!("nackz", topology::nackz, "What proxies refused, with the objects it was built from"),
     page!("networkz", topology::networkz, "The gateways of every network"),
     page!("registryz", registryz::registryz, "The services, merged from all clusters"),
+    page!(
+        "sourcez",
+        sourcez::sourcez,
+        "Where objects come from, and what is wrong with them: file, line, reason, remedy"
+    ),
+    page!("syncz", syncz::syncz, "Connected proxies: sent, acknowledged and refused, per type"),
 ];
 
 /// All pages and the index.

@@ -6,6 +6,8 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use world::World;
 
+use crate::snapshot::ResourceType;
+
 #[tokio::test]
 async fn every_page_answers_json_and_none_holds_a_private_key() {
     let world = World::ready().await;
@@ -99,12 +101,51 @@ async fn clusters_and_networks_are_shown_with_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn streams_show_what_was_sent_accepted_and_refused_per_type() {
+    let world = World::ready().await;
+    let proxies = world.json("/debug/syncz").await;
+    let proxy = &proxies[0];
+    assert_eq!((&proxy["cluster_id"], &proxy["proxy"]), (&"east".into(), &"web-1.production".into()));
+    assert_eq!((&proxy["proxy_type"], &proxy["istio_version"]), (&"sidecar".into(), &"1.30.2".into()));
+    // istiod's fields, and ours by type.
+    assert_eq!((&proxy["cluster_sent"], &proxy["cluster_acked"]), (&"c1".into(), &"c1".into()));
+    assert_eq!((&proxy["endpoint_sent"], &proxy["endpoint_acked"]), (&"e2".into(), &"e1".into()));
+    assert!(proxy["listener_acked"].is_null() && proxy["route_sent"].is_null());
+    let types = &proxy["resources"];
+    let state = |kind: ResourceType| types[kind.type_url()]["state"].clone();
+    assert_eq!(state(ResourceType::Cluster), "SYNCED");
+    assert_eq!(state(ResourceType::Endpoint), "STALE");
+    assert_eq!(state(ResourceType::Listener), "NACK");
+    assert!(
+        types[ResourceType::Listener.type_url()]["lastError"]
+            .as_str()
+            .is_some_and(|e| e.contains("0.0.0.0_80"))
+    );
+
+    assert_eq!(world.json("/debug/syncz?namespace=elsewhere").await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn problems_of_the_input_come_with_place_and_remedy() {
+    let world = World::ready().await;
+    let problem = &world.json("/debug/sourcez").await[0]["problems"][0];
+    assert_eq!((&problem["file"], &problem["line"]), (&"rules.yaml".into(), &12.into()));
+    assert_eq!(
+        (&problem["object"], &problem["remedy"]),
+        (&"production/DestinationRule/payment".into(), &"add spec.host".into())
+    );
+    assert_eq!(problem["severity"], "error");
+}
+
+#[tokio::test]
 async fn metrics_tell_what_the_tables_hold() {
     let world = World::ready().await;
     let (status, body) = world.get("/metrics").await;
     assert_eq!(status, StatusCode::OK);
     for line in [
         "pilot_services 4",
+        "landbridge_source_problems{cluster=\"west\",severity=\"error\"} 1",
+        "landbridge_source_problems{cluster=\"west\",severity=\"warning\"} 0",
         "istiod_managed_clusters{cluster_type=\"local\"} 1",
         "istiod_managed_clusters{cluster_type=\"remote\"} 1",
         "istiod_remote_cluster_sync_status{cluster=\"west\",status=\"stale\"} 1",

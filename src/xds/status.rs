@@ -146,7 +146,7 @@ impl StreamStatus {
         *self.snapshot.lock() = snapshot;
     }
 
-    pub(super) fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
+    pub(crate) fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
         change(&mut self.kinds.lock()[kind.index()]);
     }
 

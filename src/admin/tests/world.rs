@@ -34,7 +34,12 @@ use crate::{
         port::{TargetPort, Transport},
     },
     pipeline::{Inspection, Inspector, State},
-    snapshot::{Attacher, Attachment},
+    registry::{Problem, Severity, SourceStatus},
+    snapshot::{Attacher, Attachment, ResourceType, Snapshot},
+    xds::{
+        Kind, Protocol,
+        status::{Connected, Mark, Streams},
+    },
 };
 
 /// A router with what it shows behind it.
@@ -42,6 +47,7 @@ pub struct World {
     router: Router,
     _ready: watch::Sender<bool>,
     _attachment: Option<Attachment>,
+    _connected: Connected,
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -214,6 +220,45 @@ pub fn sidecar() -> Proxy {
     }
 }
 
+/// The sidecar's stream: clusters accepted, endpoints under way, listeners refused, routes not asked for.
+fn stream() -> (Arc<Streams>, Connected) {
+    let streams = Arc::new(Streams::default());
+    let peer = SocketAddr::from(([10, 10, 0, 9], 40_001));
+    let identity = "spiffe://cluster.local/ns/production/sa/web".parse().ok();
+    let snapshot = Arc::new(Snapshot::empty());
+    let connected = streams.connect(Arc::new(sidecar()), peer, identity, Protocol::Delta, snapshot);
+    let now = SystemTime::now();
+    let mark = |nonce: &str| Some(Mark { nonce: nonce.to_owned(), epoch: 1, at: now });
+    let status = &connected.status;
+    status.update(Kind::Snapshot(ResourceType::Cluster), |kind| {
+        (kind.wildcard, kind.sent, kind.acked) = (true, mark("c1"), mark("c1"));
+    });
+    status.update(Kind::Snapshot(ResourceType::Endpoint), |kind| {
+        (kind.names, kind.sent, kind.acked) = (3, mark("e2"), mark("e1"));
+    });
+    status.update(Kind::Snapshot(ResourceType::Listener), |kind| {
+        (kind.wildcard, kind.sent) = (true, mark("l1"));
+        kind.refused = Some(("Error adding/updating listener(s) 0.0.0.0_80: bad".to_owned(), now));
+    });
+    (streams, connected)
+}
+
+/// A source with a file that does not make sense.
+fn source() -> SourceStatus {
+    let source = SourceStatus::new("west".into());
+    source.set_problems(vec![Problem {
+        cluster: "west".into(),
+        file: Some("rules.yaml".into()),
+        line: Some(12),
+        object: Some("production/DestinationRule/payment".into()),
+        field: "spec.host".to_owned(),
+        severity: Severity::Error,
+        reason: "is missing".to_owned(),
+        remedy: "add spec.host".to_owned(),
+    }]);
+    source
+}
+
 impl World {
     /// Everything there, the second cluster away.
     pub async fn ready() -> Self {
@@ -256,14 +301,17 @@ impl World {
         let counter: Counter = Counter::default();
         counter.inc_by(3);
         metrics.register("test_counter", "Counts", counter);
+        let (streams, connected) = stream();
         let state = AdminState {
             inspector,
             ready: is_ready,
             awaited: Arc::new(BTreeSet::from(["east".into(), "west".into()])),
             metrics: Arc::new(metrics),
             started: Instant::now(),
+            streams,
+            sources: vec![source()],
         };
-        Self { router: router(state), _ready: ready, _attachment: attachment }
+        Self { router: router(state), _ready: ready, _attachment: attachment, _connected: connected }
     }
 
     /// GET from this machine: status and body.

@@ -1,0 +1,64 @@
+//! `/debug/sourcez`: where the objects come from, and what is wrong with them.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use serde::Serialize;
+
+use super::{
+    AdminState,
+    answer::{Answer, Asked, json},
+    topology::{rfc3339, seconds_since, status_of},
+};
+use crate::{
+    model::{ClusterId, change::ClusterState},
+    registry::problem::{Problem, SourceReport},
+};
+
+/// A cluster's source.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    cluster: ClusterId,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_read: Option<String>,
+    /// Files found changed without an event.
+    repairs: u64,
+    /// In force, by kind.
+    objects: BTreeMap<String, usize>,
+    /// Of kinds that are not read.
+    not_read: BTreeMap<String, usize>,
+    /// With file, line, object, reason and remedy.
+    problems: Vec<Problem>,
+}
+
+fn source(report: SourceReport) -> Source {
+    let (since, reason) = match &report.state {
+        ClusterState::Stale { since, reason } => (Some(*since), Some(reason.to_string())),
+        _ => (None, None),
+    };
+    Source {
+        state: status_of(&report.state),
+        cluster: report.cluster,
+        stale_since: since.map(rfc3339),
+        stale_seconds: since.map(seconds_since),
+        reason,
+        last_read: report.last_read.map(rfc3339),
+        repairs: report.repairs,
+        objects: report.objects,
+        not_read: report.not_read,
+        problems: report.problems,
+    }
+}
+
+/// Every source.
+pub async fn sourcez(State(admin): State<AdminState>, params: Asked) -> Answer {
+    json(&params, &admin.sources.iter().map(|s| source(s.report())).collect::<Vec<_>>())
+}
