@@ -8,6 +8,9 @@ const MAX_DEPTH: usize = 64;
 /// Values in one document, aliases replayed: an alias bomb ends here.
 const MAX_NODES: usize = 1_000_000;
 
+/// Values that aliases may expand to in one document. People repeat a few labels with them.
+pub const MAX_REPLAYED: usize = 100_000;
+
 /// One document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Document<'a> {
@@ -65,18 +68,26 @@ fn has_content(line: &str) -> bool {
 
 /// Parses one document. Nulls are dropped: to Kubernetes, null and absent are the same.
 pub fn parse(text: &str) -> Result<Value, SyntaxError> {
+    parse_within(text, MAX_REPLAYED)
+}
+
+/// As above, with aliases that expand to at most `replayed` values: many documents share a file's bound.
+pub fn parse_within(text: &str, replayed: usize) -> Result<Value, SyntaxError> {
     let mut value: Value =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| syntax_error(&error))?;
+        serde_saphyr::from_str_with_options(text, options(replayed)).map_err(|error| syntax_error(&error))?;
     drop_nulls(&mut value);
     Ok(value)
 }
 
-fn options() -> Options {
+fn options(replayed: usize) -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: replayed },
         // Label values such as 007 or 1_000 are text to everybody but YAML.
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
+        // Who writes a node's name as n means n. Fields that are booleans know YAML 1.1's spellings themselves.
+        strict_booleans: true,
         with_snippet: false,
     }
 }
@@ -205,4 +216,88 @@ fn find_item(lines: &[&str], at: Cursor, index: usize) -> Option<Cursor> {
         .filter(|&i| is_item(lines[i]) && column(lines[i]) == level)
         .nth(index)?;
     Some(Cursor { line, children: line, column: level + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_keep_their_lines() {
+        let text = "# note\n---\na: 1\n---\n# empty\n--- # third\nb: |\n  ---\nc: 2\n...\n---\n%x\n---\nd: 1";
+        let found: Vec<_> = documents(text).iter().map(|d| (d.line, d.text.trim_end())).collect();
+        let expected = [(2, "---\na: 1"), (6, "--- # third\nb: |\n  ---\nc: 2"), (13, "---\nd: 1")];
+        assert_eq!(found, expected);
+        assert_eq!(documents("\u{feff}a: 1\r\n---\r\nb: 2\r\n").len(), 2);
+        assert_eq!(documents("").len() + documents("---\n---\n").len() + documents("{}").len(), 1);
+    }
+
+    #[test]
+    fn json_with_tabs_and_numbers_that_are_text() {
+        let value = parse("{\n\t\"a\": [1, null, {\"b\": null}],\n\t\"u\": \"\\u00e9\"\n}").unwrap();
+        assert_eq!(value, serde_json::json!({"a": [1, null, {}], "u": "é"}));
+        let value = parse("a: 007\nb: 1_000\nf: n\ng: on\nc: 0x1F\n6000: d\ne: ~\n").unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"a": "007", "b": "1_000", "f": "n", "g": "on", "c": 31, "6000": "d"})
+        );
+        let value = parse("a: &x {k: 1}\nb: *x\nc: {<<: *x, l: 2}\n").unwrap();
+        assert_eq!(value["c"], serde_json::json!({"k": 1, "l": 2}));
+    }
+
+    #[test]
+    fn syntax_errors_name_the_line_and_no_values() {
+        for (text, line) in [
+            ("a: 1\nb: [s3cret, 2\n", 2),
+            ("a: 1\nb: 2\n c: s3cret\n", 3),
+            ("a: 1\na: s3cret\n", 2),
+            ("a: *s3cret\n", 1),
+            ("a: \"s3cret\n", 1),
+            ("a: s3cret: b\n", 1),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.line >= line && error.line <= line + 1, "{text:?}: {error:?}");
+            assert!(!error.reason.contains("s3cret") && !error.reason.is_empty(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused_quickly() {
+        let start = std::time::Instant::now();
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..12 {
+            let prior = vec![format!("*a{}", i - 1); 10].join(", ");
+            bomb.push_str(&format!("a{i}: &a{i} [{prior}]\n"));
+        }
+        for text in
+            [bomb, "[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), "a:\n".repeat(3)]
+        {
+            assert!(parse(&text).is_err());
+        }
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn fields_are_found_by_path() {
+        let text = "---\n# note\nkind: Service\nmetadata:\n  name: a\nspec:\n  ports:\n  - name: x\n    port: 1\n  \
+                    - name: y\n    nested:\n      port: 3\n    port: 2\n  list:\n    - - 1\nstatus: {a: {b: 1}}\n";
+        for (path, line) in [
+            ("", 3),
+            ("spec", 6),
+            ("spec.ports", 7),
+            ("spec.ports[0].port", 9),
+            ("spec.ports[1]", 10),
+            ("spec.ports[1].name", 10),
+            ("spec.ports[1].port", 13),
+            ("spec.ports[1].missing", 10),
+            ("spec.ports[7].port", 7),
+            ("spec.name", 6),
+            ("metadata.name", 5),
+            ("nothing", 3),
+        ] {
+            assert_eq!(line_of(text, path), line, "{path}");
+        }
+        let json = "{\n  \"a\": {\n    \"b\": [\n      {\"c\": 1}\n    ]\n  }\n}";
+        assert_eq!(line_of(json, "a.b"), 3);
+    }
 }

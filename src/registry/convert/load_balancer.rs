@@ -248,9 +248,8 @@ pub fn locality(at: &str, wire: &WireLocality, warnings: &mut Warnings) -> Resul
         failover: failover(at, &wire.failover, warnings),
         failover_priority: wire.failover_priority.iter().map(|l| l.0.clone()).collect(),
     };
-    if !setting.distribute.is_empty()
-        && !(setting.failover.is_empty() && setting.failover_priority.is_empty())
-    {
+    let fails_over = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
+    if fails_over && !setting.distribute.is_empty() {
         setting.failover.clear();
         setting.failover_priority.clear();
         warnings.push(Finding::new(

@@ -19,6 +19,8 @@ mod peer_authentication;
 mod pod;
 mod service;
 mod service_account;
+#[cfg(test)]
+mod tests;
 
 mod wire;
 

@@ -100,8 +100,8 @@ impl<'de> Deserialize<'de> for Flag {
         let value = match &scalar {
             Scalar::Bool(value) => Some(*value),
             Scalar::Text(text) => match text.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" => Some(true),
-                "false" | "no" | "off" => Some(false),
+                "true" | "yes" | "y" | "on" => Some(true),
+                "false" | "no" | "n" | "off" => Some(false),
                 _ => None,
             },
             _ => None,

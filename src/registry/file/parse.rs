@@ -22,6 +22,9 @@ pub const MAX_BYTES: u64 = 16 << 20;
 /// Most documents of one file.
 pub const MAX_DOCUMENTS: usize = 20_000;
 
+/// Values that the aliases of all documents of a file may expand to, about.
+const REPLAYED_PER_FILE: usize = 1_000_000;
+
 /// What a file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parsed {
@@ -122,11 +125,12 @@ pub fn parse(cluster: &ClusterId, settings: &Settings, bytes: &[u8], before: Opt
     };
     let mut parsed = Parsed::default();
     let documents = yaml::documents(text);
+    let replayed = (REPLAYED_PER_FILE / documents.len().max(1)).clamp(1_000, yaml::MAX_REPLAYED);
     for document in documents.iter().take(MAX_DOCUMENTS) {
         let hash = xxh3_128(document.text.as_bytes());
         let known =
             before.and_then(|b| b.documents.get(&hash)).or_else(|| parsed.documents.get(&hash)).cloned();
-        let reading = known.unwrap_or_else(|| Arc::new(read(cluster, settings, document.text)));
+        let reading = known.unwrap_or_else(|| Arc::new(read(cluster, settings, document.text, replayed)));
         parsed.add(document.line, &reading);
         parsed.documents.insert(hash, reading);
     }
@@ -139,9 +143,9 @@ pub fn parse(cluster: &ClusterId, settings: &Settings, bytes: &[u8], before: Opt
     parsed
 }
 
-fn read(cluster: &ClusterId, settings: &Settings, text: &str) -> Reading {
+fn read(cluster: &ClusterId, settings: &Settings, text: &str, replayed: usize) -> Reading {
     let mut reading = Reading::default();
-    match yaml::parse(text) {
+    match yaml::parse_within(text, replayed) {
         Ok(value) => reading.add(cluster, settings, text, "", value),
         Err(error) => {
             reading.opaque = true;
