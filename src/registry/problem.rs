@@ -166,3 +166,36 @@ impl SourceStatus {
         report.problems = problems;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_read_like_a_compilers() {
+        let mut problem = Problem {
+            cluster: "east".into(),
+            file: Some("east/rules.yaml".into()),
+            line: Some(12),
+            object: Some("production/DestinationRule/payment".into()),
+            field: "spec.host".into(),
+            severity: Severity::Error,
+            reason: "is missing".into(),
+            remedy: "add spec.host".into(),
+        };
+        let place = "east: east/rules.yaml:12: production/DestinationRule/payment";
+        assert_eq!(problem.to_string(), format!("{place}: spec.host: is missing; add spec.host"));
+        // Moved by an edit above it, it is still the same and not logged again.
+        let before = problem.identity();
+        problem.line = Some(13);
+        assert_eq!(problem.identity(), before);
+        let status = SourceStatus::new("east".into());
+        status.set_problems(vec![problem.clone()]);
+        status.repaired(2);
+        let report = status.report();
+        assert_eq!(
+            (report.problems, report.repairs, report.state),
+            (vec![problem], 2, ClusterState::Syncing)
+        );
+    }
+}

@@ -13,7 +13,7 @@ use std::{
 
 use super::parse::{Definition, Note, Parsed};
 use crate::{
-    model::{Change, Object, ObjectKey},
+    model::{Change, Kind, Object, ObjectKey},
     registry::{Problem, Severity, convert::Finding},
 };
 
@@ -147,10 +147,11 @@ impl Contents {
 
     /// Objects in force by kind, and documents of other kinds.
     pub fn counts(&self) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
-        let (mut objects, mut not_read) = (BTreeMap::new(), BTreeMap::new());
+        let (mut kinds, mut not_read) = (BTreeMap::<Kind, usize>::new(), BTreeMap::new());
         for key in self.sent.keys() {
-            *objects.entry(format!("{:?}", key.kind)).or_default() += 1;
+            *kinds.entry(key.kind).or_default() += 1;
         }
+        let objects = kinds.into_iter().map(|(kind, n)| (format!("{kind:?}"), n)).collect();
         for (kind, n) in self.files.values().flat_map(|f| &f.parsed.not_read) {
             *not_read.entry(kind.clone()).or_default() += n;
         }

@@ -149,8 +149,11 @@ fn read(cluster: &ClusterId, settings: &Settings, text: &str, replayed: usize) -
         Ok(value) => reading.add(cluster, settings, text, "", value),
         Err(error) => {
             reading.opaque = true;
-            let finding =
-                Finding::new("", error.reason, "correct the YAML; the document's last good version stays");
+            let finding = Finding::new(
+                "",
+                error.reason,
+                "correct the YAML, often an indentation or a quote; until then the last good version stays",
+            );
             let line = error.line - 1;
             reading.notes.push(Note { line, key: None, severity: Severity::Error, finding });
         }

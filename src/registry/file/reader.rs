@@ -88,10 +88,13 @@ impl Reader {
     pub fn look(&mut self, touched: &BTreeSet<PathBuf>, in_writing: &BTreeSet<PathBuf>) -> Look {
         let mut look = Look::default();
         match listing::list(&self.source.dir) {
-            Ok(listing) => match self.suspicion(&listing, &mut look) {
-                Some(reason) => self.stale(&reason, &mut look),
-                None => self.read(&listing, touched, in_writing, &mut look),
-            },
+            Ok(listing) => {
+                look.root = Some(listing.root);
+                match self.suspicion(&listing, &mut look) {
+                    Some(reason) => self.stale(&reason, &mut look),
+                    None => self.read(&listing, touched, in_writing, &mut look),
+                }
+            }
             Err(reason) => {
                 look.again_in(self.source.timing.retry);
                 self.stale(&reason, &mut look);
@@ -131,7 +134,6 @@ impl Reader {
         in_writing: &BTreeSet<PathBuf>,
         look: &mut Look,
     ) {
-        look.root = Some(listing.root);
         for (path, stamp) in &listing.files {
             let full = self.source.dir.join(path);
             if !in_writing.contains(&full) {

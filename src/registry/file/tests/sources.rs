@@ -1,5 +1,4 @@
 use std::{
-    collections::BTreeMap,
     fs,
     io::Write,
     os::unix::fs::{PermissionsExt, symlink},
@@ -10,10 +9,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    model::{Change, Object, ObjectKey, change::ClusterState},
-    registry::{Problem, SourceStatus},
-};
 
 /// A source on a directory, and the world as its changes tell it.
 struct World {
@@ -109,14 +104,6 @@ impl World {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
-}
-
-fn namespace(name: &str, v: &str) -> String {
-    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels: {{v: '{v}'}}\n---\n")
-}
-
-fn namespaces(names: &[&str]) -> String {
-    names.iter().map(|name| namespace(name, "1")).collect()
 }
 
 #[tokio::test]
@@ -251,7 +238,7 @@ async fn what_may_not_be_read_stays() {
     fs::write(w.path("nowhere"), namespace("a", "2")).unwrap();
     w.until("back", |w| w.label("a") == Some("2") && w.state == ClusterState::Synced).await;
 
-    if fs::set_permissions(w.path("sub"), fs::Permissions::from_mode(0)).is_ok()
+    if fs::set_permissions(w.path("sub"), fs::Permissions::from_mode(0o000)).is_ok()
         && fs::read_dir(w.path("sub")).is_err()
     {
         w.until("forbidden", World::is_stale).await;
