@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::future::{pending, select_all};
+use futures::future::{BoxFuture, pending, select_all};
 use tokio::sync::watch;
 
 use crate::{
@@ -13,14 +13,29 @@ use crate::{
     snapshot::{Encoded, ResourceSet, Resources},
 };
 
-/// The newest bytes of one secret; none until they were made for the first time.
-pub type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
+/// One secret that changes when it is rotated.
+pub trait Secret: Send {
+    /// Its newest bytes, marked as seen; none while it is made for the first time.
+    fn current(&mut self) -> Option<Arc<Encoded>>;
+
+    /// Waits until [`Self::current`] would give something else. False: it never will. May be dropped and called again.
+    fn changed(&mut self) -> BoxFuture<'_, bool>;
+}
+
+impl Secret for watch::Receiver<Option<Arc<Encoded>>> {
+    fn current(&mut self) -> Option<Arc<Encoded>> {
+        self.borrow_and_update().clone()
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(async { Self::changed(self).await.is_ok() })
+    }
+}
 
 /// Where secrets come from.
 pub trait SecretProvider: Send + Sync + 'static {
     /// The secret of this name for a workload that has proved to be `identity`. None: there is no such secret for it.
-    /// The value changes when it is rotated.
-    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<SecretReceiver>;
+    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<Box<dyn Secret>>;
 }
 
 /// How many secrets one stream may have. A sidecar has two; a gateway has one for each certificate that it serves.
@@ -56,7 +71,7 @@ impl Withheld {
 pub struct Secrets {
     provider: Arc<dyn SecretProvider>,
     identity: Option<Spiffe>,
-    watched: BTreeMap<Arc<str>, SecretReceiver>,
+    watched: BTreeMap<Arc<str>, Box<dyn Secret>>,
     withheld: BTreeMap<Arc<str>, Withheld>,
 }
 
@@ -76,8 +91,8 @@ impl Secrets {
                 continue;
             }
             match self.open(name) {
-                Ok(receiver) => {
-                    self.watched.insert(name.clone(), receiver);
+                Ok(secret) => {
+                    self.watched.insert(name.clone(), secret);
                 }
                 Err(why) => {
                     self.withheld.insert(name.clone(), why);
@@ -88,7 +103,7 @@ impl Secrets {
         refused
     }
 
-    fn open(&self, name: &str) -> Result<SecretReceiver, Withheld> {
+    fn open(&self, name: &str) -> Result<Box<dyn Secret>, Withheld> {
         let identity = self.identity.as_ref().ok_or(Withheld::Anonymous)?;
         if self.watched.len() >= MAX_SECRETS {
             return Err(Withheld::TooMany);
@@ -101,7 +116,7 @@ impl Secrets {
         let set: ResourceSet = self
             .watched
             .iter_mut()
-            .filter_map(|(name, receiver)| receiver.borrow_and_update().clone().map(|s| (name.clone(), s)))
+            .filter_map(|(name, secret)| secret.current().map(|bytes| (name.clone(), bytes)))
             .collect();
         Resources::new(vec![set])
     }
@@ -112,15 +127,15 @@ impl Secrets {
             if self.watched.is_empty() {
                 pending::<()>().await;
             }
-            let waits = self.watched.iter_mut().map(|(name, receiver)| {
-                Box::pin(async move { receiver.changed().await.map_err(|_| name.clone()) })
+            let waits = self.watched.iter_mut().map(|(name, secret)| {
+                Box::pin(async move { if secret.changed().await { None } else { Some(name.clone()) } })
             });
-            let (first, _, others) = select_all(waits).await;
+            let (given_up, _, others) = select_all(waits).await;
             drop(others);
-            match first {
-                Ok(()) => return,
+            match given_up {
+                None => return,
                 // The provider gave this secret up. What the proxy has stays valid until it expires.
-                Err(name) => {
+                Some(name) => {
                     self.watched.remove(&name);
                     self.withheld.insert(name, Withheld::Unknown);
                 }

@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod capture;
+pub mod client;
 pub mod demo;
 pub mod envoy;
 pub mod http;
@@ -15,4 +16,5 @@ pub mod load;
 pub mod mesh;
 pub mod netns;
 pub mod process;
+pub mod scripted;
 pub mod topology;

@@ -1,0 +1,276 @@
+//! The real xDS server over TCP, with a pipeline that publishes what a test says.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use landbridge::{
+    model::identity::Spiffe,
+    snapshot::{Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId},
+    xds::{
+        Access, Authenticate, Kind, Peer,
+        listener::{self, ConnectionSettings},
+        metrics::Metrics,
+        secrets::{Secret, SecretProvider},
+        server::{self, Context, Settings},
+        status::Streams,
+    },
+};
+use landbridge_proto::envoy::{
+    config::{
+        cluster::v3::{Cluster, cluster},
+        endpoint::v3::ClusterLoadAssignment,
+        listener::v3::Listener,
+        route::v3::RouteConfiguration,
+    },
+    extensions::transport_sockets::tls,
+};
+use prost::Message;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// A server.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who is connected.
+    pub streams: Arc<Streams>,
+    /// The secret of every identity that has one.
+    pub secrets: Arc<Secrets>,
+    /// Tells it to drain.
+    pub shutdown: CancellationToken,
+    /// Ends when it has drained.
+    pub done: JoinHandle<()>,
+    /// Its metrics.
+    pub metrics: prometheus_client::registry::Registry,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    class: watch::Sender<landbridge::snapshot::ClassReceiver>,
+    nacks: watch::Receiver<Vec<(StreamId, Nack)>>,
+    epoch: AtomicU64,
+}
+
+/// How to start it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whether the header `x-identity` decides who a client is. Otherwise everybody is nobody.
+    pub authenticated: bool,
+    /// How streams are treated.
+    pub settings: Settings,
+    /// How connections are treated.
+    pub connections: ConnectionSettings,
+}
+
+impl Server {
+    /// Starts on a free port of 127.0.0.1, with nothing published.
+    pub async fn start(options: Options) -> Self {
+        let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::empty()));
+        let (class, classes) = watch::channel(receiver);
+        let (noted, nacks) = watch::channel(Vec::new());
+        let (attacher, mut commands) = Attacher::new();
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Attach(_, _, answer) => {
+                        let _ = answer.send(classes.clone());
+                    }
+                    Command::Detach(_) => {}
+                    Command::Nack(id, nack) => noted.send_modify(|all| all.push((id, nack))),
+                }
+            }
+        });
+        let mut metrics = prometheus_client::registry::Registry::default();
+        let (streams, secrets) = (Arc::new(Streams::default()), Arc::new(Secrets::default()));
+        let context = Context {
+            attacher,
+            secrets: secrets.clone(),
+            streams: streams.clone(),
+            metrics: Metrics::register(&mut metrics),
+            settings: options.settings,
+        };
+        let access = match options.authenticated {
+            true => Access::Authenticated(Arc::new(ByHeader)),
+            false => Access::Anonymous,
+        };
+        let (routes, _health) = server::routes(Arc::new(context), access);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let shutdown = CancellationToken::new();
+        let serving = listener::serve(listener, None, routes.routes(), options.connections, shutdown.clone());
+        Self {
+            address,
+            streams,
+            secrets,
+            shutdown,
+            done: tokio::spawn(serving),
+            metrics,
+            snapshots,
+            class,
+            nacks,
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// Publishes resources given as `name=content` words, and returns when all streams saw them.
+    pub async fn publish(&self, clusters: &str, endpoints: &str, listeners: &str, routes: &str) {
+        let epoch = self.publish_now(clusters, endpoints, listeners, routes);
+        let seen = || self.streams.list().iter().all(|s| s.snapshot().epoch >= epoch);
+        until("all streams saw the snapshot", seen).await;
+    }
+
+    /// As [`Self::publish`], without waiting for streams.
+    pub fn publish_now(&self, clusters: &str, endpoints: &str, listeners: &str, routes: &str) -> u64 {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let snapshot = Snapshot {
+            epoch,
+            clusters: set(ResourceType::Cluster, clusters),
+            endpoints: set(ResourceType::Endpoint, endpoints),
+            listeners: set(ResourceType::Listener, listeners),
+            routes: set(ResourceType::Route, routes),
+            ..Snapshot::empty()
+        };
+        self.snapshots.send_replace(Arc::new(snapshot));
+        epoch
+    }
+
+    /// Moves all streams to another class, as when a proxy's pod becomes known.
+    pub fn move_class(&mut self, clusters: &str) {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let clusters = set(ResourceType::Cluster, clusters);
+        let (sender, receiver) = watch::channel(Arc::new(Snapshot { epoch, clusters, ..Snapshot::empty() }));
+        self.class.send_replace(receiver);
+        // The old class ends.
+        self.snapshots = sender;
+    }
+
+    /// What streams reported as refused, when there are `count` reports.
+    pub async fn nacks(&mut self, count: usize) -> Vec<Nack> {
+        let waiting = self.nacks.wait_for(|all| all.len() >= count);
+        let all = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        all.expect("reports in time").expect("the pipeline lives").iter().map(|(_, n)| n.clone()).collect()
+    }
+
+    /// How many reports there are so far.
+    pub fn nacks_so_far(&self) -> usize {
+        self.nacks.borrow().len()
+    }
+
+    /// The metrics as text.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).expect("a String takes all");
+        text
+    }
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn set(kind: ResourceType, words: &str) -> Resources {
+    let set: ResourceSet = words
+        .split_whitespace()
+        .map(|word| word.split_once('=').unwrap_or((word, "")))
+        .map(|(name, content)| (Arc::<str>::from(name), resource(kind, name, content)))
+        .collect();
+    Resources::new(vec![set])
+}
+
+/// A resource whose bytes differ with `content`. Clusters whose name begins with `e` take their endpoints from EDS.
+pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
+    let name_owned = name.to_owned();
+    let is_eds = name.starts_with('e');
+    let message = match kind {
+        ResourceType::Cluster => Cluster {
+            name: name_owned,
+            alt_stat_name: content.to_owned(),
+            cluster_discovery_type: is_eds
+                .then_some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds as i32)),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        ResourceType::Endpoint => {
+            let mut assignment = ClusterLoadAssignment { cluster_name: name_owned, ..Default::default() };
+            assignment.named_endpoints.insert(content.to_owned(), Default::default());
+            assignment.encode_to_vec()
+        }
+        ResourceType::Listener => {
+            Listener { name: name_owned, stat_prefix: content.to_owned(), ..Default::default() }
+                .encode_to_vec()
+        }
+        ResourceType::Route => RouteConfiguration {
+            name: name_owned,
+            internal_only_headers: vec![content.to_owned()],
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    };
+    let waits_for = (kind == ResourceType::Cluster && is_eds).then(|| name.into());
+    Arc::new(Encoded::new(name.into(), kind.type_url(), &message, waits_for, Arc::new([])))
+}
+
+/// Believes the header `x-identity`.
+struct ByHeader;
+
+impl Authenticate for ByHeader {
+    fn authenticate<'a>(
+        &'a self,
+        headers: &'a http::HeaderMap,
+        _: &'a Peer,
+    ) -> BoxFuture<'a, Result<Spiffe, String>> {
+        Box::pin(async {
+            let value = headers.get("x-identity").ok_or("no credentials; send x-identity")?;
+            let text = value.to_str().map_err(|e| e.to_string())?;
+            text.parse().map_err(|e: landbridge::model::identity::SpiffeError| e.to_string())
+        })
+    }
+}
+
+/// Secrets by identity and name.
+#[derive(Default)]
+pub struct Secrets {
+    all: std::sync::Mutex<BTreeMap<(String, String), watch::Sender<Option<Arc<Encoded>>>>>,
+}
+
+impl Secrets {
+    /// Sets or rotates one.
+    pub fn put(&self, identity: &str, name: &str, content: &str) {
+        let inline =
+            landbridge_proto::envoy::config::core::v3::data_source::Specifier::InlineString(content.into());
+        let secret = tls::v3::Secret {
+            name: name.to_owned(),
+            r#type: Some(tls::v3::secret::Type::GenericSecret(tls::v3::GenericSecret {
+                secret: Some(landbridge_proto::envoy::config::core::v3::DataSource {
+                    specifier: Some(inline),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })),
+        };
+        let bytes = secret.encode_to_vec();
+        let encoded = Encoded::new(name.into(), Kind::Secret.type_url(), &bytes, None, Arc::new([]));
+        let mut all = self.all.lock().expect("no test panics with this lock");
+        let sender =
+            all.entry((identity.to_owned(), name.to_owned())).or_insert_with(|| watch::channel(None).0);
+        sender.send_replace(Some(Arc::new(encoded)));
+    }
+}
+
+impl SecretProvider for Secrets {
+    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<Box<dyn Secret>> {
+        let all = self.all.lock().expect("no test panics with this lock");
+        let sender = all.get(&(identity.to_string(), name.to_owned()))?;
+        Some(Box::new(sender.subscribe()))
+    }
+}
