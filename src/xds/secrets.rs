@@ -53,6 +53,15 @@ pub enum Withheld {
 }
 
 impl Withheld {
+    /// For metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Unknown => "unknown",
+            Self::TooMany => "too_many",
+        }
+    }
+
     /// For people, with a remedy.
     pub const fn reason(self) -> &'static str {
         match self {

@@ -34,6 +34,13 @@ use crate::snapshot::Attacher;
 /// The largest request. gRPC's default, and istiod's.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
 
+/// What reflection lists. The descriptors hold more than is served.
+const SERVICES: [&str; 3] = [
+    "envoy.service.discovery.v3.AggregatedDiscoveryService",
+    "envoy.service.secret.v3.SecretDiscoveryService",
+    "istio.v1.auth.IstioCertificateService",
+];
+
 /// How streams are treated.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -86,8 +93,12 @@ pub fn routes(context: Arc<Context>, access: Access) -> (RoutesBuilder, HealthRe
         )
         .add_service(SecretDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(health);
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let reflection = || {
+        SERVICES.iter().fold(
+            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS),
+            |builder, service| builder.with_service_name(*service),
+        )
+    };
     // grpcurl speaks the old version where the new one is missing, others only the old one.
     if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
         routes.add_service(v1).add_service(v1alpha);

@@ -229,3 +229,7 @@ fn version_of(resources: &[Arc<Encoded>]) -> String {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "session_props.rs"]
+mod props;

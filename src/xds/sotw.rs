@@ -15,8 +15,9 @@ impl Session {
     ///   describes one response, not all that the client has.
     /// - A later one with the last response's nonce is its ACK or NACK, and may change the names.
     /// - One without a nonce was sent before the client saw a response: it changes the names and is no answer.
-    /// - One with another nonce is stale. The names in it are void too: the client sends them again with its answer to
-    ///   the response that is on its way.
+    /// - One with another nonce is stale: no answer to what is on its way. The names in it count all the same. xDS lets
+    ///   servers wait for the next answer, which repeats them, but then a name that was dropped and taken up again in
+    ///   between would look as if it never was, and its resource would not be sent to a client that dropped it.
     pub fn sotw(&mut self, kind: Kind, request: &DiscoveryRequest) -> Result<Heard, Violation> {
         self.check(kind, true, request.resource_names.iter())?;
         let refusal = request.error_detail.as_ref().map(|e| e.message.as_str());
@@ -24,10 +25,7 @@ impl Session {
         let heard = if first || (request.response_nonce.is_empty() && refusal.is_none()) {
             Heard::Subscribed
         } else {
-            match self.answer(kind, &request.response_nonce, refusal) {
-                Some(heard) => heard,
-                None => return Ok(Heard::Stale),
-            }
+            self.answer(kind, &request.response_nonce, refusal).unwrap_or(Heard::Stale)
         };
 
         let watch = self.watch_mut(kind);

@@ -227,7 +227,7 @@ impl<W: Wire> Stream<W> {
         self.note(kind, heard, W::refusal(request));
         if kind == Kind::Secret {
             for (name, why) in self.secrets.follow(&self.session.watch(kind).subscription.names) {
-                self.context.metrics.withheld(why.reason());
+                self.context.metrics.withheld(why.label());
                 warn!(secret = %shorten(&name), reason = why.reason(), "a secret is not given");
             }
             self.take_secrets();

@@ -188,17 +188,16 @@ impl Watch {
         if self.subscription.covers(name) {
             self.want(name.clone(), Has::Unknown);
         } else {
+            // What it refused stays refused when it asks again.
             self.pending.remove(name);
-            self.refused.remove(name);
             self.held.remove(name);
         }
     }
 
     /// The end of a wildcard subscription: only what was asked for by name stays.
     pub fn forget_wildcard(&mut self) {
-        let Self { subscription, pending, refused, held, .. } = self;
+        let Self { subscription, pending, held, .. } = self;
         pending.retain(|name, _| subscription.covers(name));
-        refused.retain(|name, _| subscription.covers(name));
         held.retain(|name, _| subscription.covers(name));
     }
 
