@@ -52,6 +52,7 @@ const ROOTS: &[&str] = &[
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
+    #[allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let envoy = envoy_protos()?;

@@ -14,6 +14,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve xDS and certificates to Envoys.
+    Serve(Box<cli::serve::ServeArgs>),
     /// Make and look at the certificates of a mesh: a shared root, an intermediate for each cluster.
     Ca(cli::ca::CaArgs),
     /// Mint a service-account token from the local development issuer.
@@ -28,6 +30,7 @@ impl Args {
     /// Runs the chosen command to its end.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Serve(args) => args.run(),
             Command::Ca(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Bootstrap(args) => args.run(),

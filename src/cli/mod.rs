@@ -4,5 +4,6 @@ pub mod bootstrap;
 pub mod ca;
 pub mod duration;
 pub mod inspect;
+pub mod serve;
 pub mod token;
 mod yaml;

@@ -64,7 +64,8 @@ pub struct Touched {
     pub mesh: bool,
     pub networks: bool,
     pub rules: bool,
-    pub gateways: bool,
+    /// What any proxy belongs to may have changed: Gateways, a cluster's network.
+    pub proxies: bool,
     /// Namespaces of changed peer authentications.
     pub peers: BTreeSet<Arc<str>>,
     /// Service definitions, by namespace and name.
@@ -184,6 +185,7 @@ impl ClusterObjects {
                     && network(&old) != after
                 {
                     touched.networks = true;
+                    touched.proxies = true;
                     touched.endpoints_of_cluster(&key.cluster, self);
                 }
             }
@@ -240,7 +242,7 @@ impl ClusterObjects {
             }
             Kind::Gateway => {
                 let changed = swap(&mut self.gateways, &name, typed!(Gateway)).is_some();
-                touched.gateways |= changed && config;
+                touched.proxies |= changed && config;
             }
             Kind::DestinationRule => {
                 let changed = swap(&mut self.destination_rules, &name, typed!(DestinationRule)).is_some();

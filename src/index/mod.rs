@@ -133,7 +133,7 @@ impl Index {
             self.update_endpoints(cluster, name, &mut delta);
         }
         delta.proxies.pods.extend(touched.pods);
-        delta.proxies.all |= touched.gateways;
+        delta.proxies.all |= touched.proxies;
         // Which attributes of a proxy matter may itself have changed.
         if delta.everything || before != self.discriminators() {
             delta.proxies.all = true;

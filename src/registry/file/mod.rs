@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inotify --events--> Watch (coalesce, wait for writers) --paths--> Reader: list, read what differs, parse,
-//!     compare with what was sent --Vec<Change>--> pipeline                    (every 30 s without an event, too)
+//!     compare with what was sent --Batch--> pipeline                    (every 30 s without an event, too)
 //! ```
 //!
 //! What is believed, and when:

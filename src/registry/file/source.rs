@@ -18,7 +18,7 @@ use super::{
     watch::{Gatherer, Signal, watch},
 };
 use crate::{
-    model::{Change, ClusterId},
+    model::{Batch, ClusterId},
     registry::{Settings, SourceStatus},
 };
 
@@ -95,7 +95,7 @@ impl FileSource {
     /// this future.
     pub async fn run(
         self,
-        changes: changes::Sender<Vec<Change>>,
+        changes: changes::Sender<Batch>,
         status: SourceStatus,
         shutdown: CancellationToken,
     ) -> Result<(), SourceError> {
@@ -134,7 +134,7 @@ impl Drop for StopOnDrop {
 
 fn read_and_send(
     source: FileSource,
-    changes: &changes::Sender<Vec<Change>>,
+    changes: &changes::Sender<Batch>,
     status: SourceStatus,
     signals: mpsc::Sender<Signal>,
     received: mpsc::Receiver<Signal>,
@@ -145,6 +145,7 @@ fn read_and_send(
     let mut reader = Reader::new(source, status.clone());
     let mut touched = BTreeSet::new();
     let mut by_rescan = false;
+    let mut seen = Instant::now();
     loop {
         let renewed = watching.renew();
         let (in_writing, writers_wait) = gatherer.being_written();
@@ -153,7 +154,8 @@ fn read_and_send(
             status.repaired(look.changed_files);
         }
         watching.check(&look);
-        if !look.changes.is_empty() && changes.blocking_send(look.changes).is_err() {
+        let batch = Batch { changes: look.changes, seen };
+        if !batch.changes.is_empty() && changes.blocking_send(batch).is_err() {
             return;
         }
         let pending = [look.again, writers_wait, watching.retry()].into_iter().flatten().min();
@@ -162,6 +164,7 @@ fn read_and_send(
         if gathered.stop {
             return;
         }
+        seen = gathered.since.unwrap_or_else(Instant::now);
         by_rescan = !gathered.any && pending.is_none();
         // What waits for its writer keeps being looked at.
         touched = gathered.touched;

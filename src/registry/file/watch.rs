@@ -30,6 +30,8 @@ pub struct Gathered {
     pub touched: BTreeSet<PathBuf>,
     /// Whether anything was worth a look.
     pub any: bool,
+    /// When the first event came.
+    pub since: Option<Instant>,
     /// The source was told to stop.
     pub stop: bool,
 }
@@ -73,6 +75,7 @@ impl Gatherer {
             match self.signals.recv_timeout(until.saturating_duration_since(now)) {
                 Ok(Signal::Event(event)) => {
                     if self.note(event, &mut gathered) {
+                        gathered.since.get_or_insert_with(Instant::now);
                         let bound = *bound.get_or_insert(Instant::now() + self.timing.quiet_at_most);
                         until = bound.min(Instant::now() + self.timing.quiet);
                     } else if bound.is_none() && Instant::now() >= deadline {

@@ -4,7 +4,7 @@ mod sources;
 
 use super::*;
 use crate::{
-    model::{Change, Object, ObjectKey, change::ClusterState},
+    model::{Batch, Change, Object, ObjectKey, change::ClusterState},
     registry::{Problem, SourceStatus},
 };
 use std::collections::BTreeMap;

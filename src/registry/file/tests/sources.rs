@@ -13,7 +13,7 @@ use super::*;
 /// A source on a directory, and the world as its changes tell it.
 struct World {
     dir: tempfile::TempDir,
-    changes: mpsc::Receiver<Vec<Change>>,
+    changes: mpsc::Receiver<Batch>,
     status: SourceStatus,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), SourceError>>,
@@ -61,7 +61,7 @@ impl World {
         while !holds(self) {
             let tick = Duration::from_millis(10);
             match tokio::time::timeout(tick, self.changes.recv()).await {
-                Ok(Some(batch)) => batch.into_iter().for_each(|change| self.apply(change)),
+                Ok(Some(batch)) => batch.changes.into_iter().for_each(|change| self.apply(change)),
                 Ok(None) => panic!("{what}: the source has ended"),
                 Err(_) => {}
             }

@@ -1,0 +1,29 @@
+//! Authentication as the xDS server asks for it.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt};
+
+use crate::{
+    authn::Authenticator,
+    model::identity::Spiffe,
+    xds::{Authenticate, Peer},
+};
+
+/// By client certificate, then by token.
+pub struct ByCredentials(pub Arc<Authenticator>);
+
+impl Authenticate for ByCredentials {
+    fn authenticate<'a>(
+        &'a self,
+        headers: &'a http::HeaderMap,
+        peer: &'a Peer,
+    ) -> BoxFuture<'a, Result<Spiffe, String>> {
+        async move {
+            let found = self.0.authenticate_headers(Some(&peer.certificates), headers).await;
+            let found = found.map_err(|error| error.to_string())?;
+            found.identity.ok_or_else(|| "the credentials prove no identity".to_owned())
+        }
+        .boxed()
+    }
+}

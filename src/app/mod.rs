@@ -1,0 +1,325 @@
+//! The composition root: builds the parts, wires them, spawns them and ends them. The only place that spawns tasks which
+//! live as long as the process.
+
+mod authenticate;
+mod secrets;
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, AdminState},
+    authn::{
+        Authenticator,
+        dev_issuer::DevIssuer,
+        jwks::{Jwks, Source as JwksSource},
+    },
+    ca::{
+        live::{Live, Source as CaSource},
+        metrics::CaMetrics,
+        server_cert,
+        service::{CertificateService, Lifetimes},
+        svid::SvidStore,
+    },
+    index::Options,
+    model::{ClusterId, change::Batch},
+    pipeline::{Inspector, Pipeline},
+    registry::{Settings as RegistrySettings, SourceStatus, file::FileSource},
+    snapshot::Attacher,
+    xds::{
+        Access,
+        listener::{self, ConnectionSettings},
+        metrics::Metrics as XdsMetrics,
+        server::{self, Context, Settings as XdsSettings},
+        status::Streams,
+    },
+};
+
+/// Everything that the operator decides.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster that this control plane belongs to, and whose Istio objects are in force.
+    pub cluster_id: ClusterId,
+    /// The registered clusters.
+    pub files: Vec<FileCluster>,
+    /// Where the self-signed root and the development issuer's key are kept.
+    pub state_dir: PathBuf,
+    /// A directory in Istio's `cacerts` layout.
+    pub ca_dir: Option<PathBuf>,
+    /// xDS without encryption.
+    pub grpc_addr: SocketAddr,
+    /// xDS and CA over TLS.
+    pub secure_grpc_addr: SocketAddr,
+    /// Readiness.
+    pub http_addr: SocketAddr,
+    /// Metrics and debug pages.
+    pub monitoring_addr: SocketAddr,
+    /// Accept tokens of the development issuer.
+    pub dev_token_issuer: bool,
+    /// Where an issuer's keys are, and its name.
+    pub jwks: Option<(String, String)>,
+    /// Accepted audiences of tokens.
+    pub token_audiences: Vec<String>,
+    /// Lifetime of workload certificates.
+    pub workload_cert_ttl: Duration,
+    /// The longest that may be asked for.
+    pub max_workload_cert_ttl: Duration,
+    /// Further DNS names of our own certificate.
+    pub custom_hosts: Vec<String>,
+    /// Failover without a DestinationRule.
+    pub failover_by_default: bool,
+    /// Suffix of service hosts.
+    pub domain: String,
+    /// Connections are asked to move on after about this long.
+    pub max_connection_age: Duration,
+    /// How long streams have at the end.
+    pub shutdown_duration: Duration,
+}
+
+/// A cluster whose objects are files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileCluster {
+    /// Its name.
+    pub cluster: ClusterId,
+    /// Where the files are.
+    pub dir: PathBuf,
+}
+
+/// So many batches may wait for the pipeline before sources have to.
+const QUEUED_BATCHES: usize = 1024;
+
+/// Serves until SIGTERM or SIGINT, or until a part ends that should not.
+pub async fn serve(config: Config) -> Result<()> {
+    let started = Instant::now();
+    let sockets = Sockets::bind(&config).await?;
+    let mut tasks = Tasks::default();
+    let mut metrics = Registry::default();
+    let xds_metrics = XdsMetrics::register(&mut metrics);
+    let ca_metrics = CaMetrics::register(&mut metrics);
+    let streams = Arc::new(Streams::default());
+    let (ready, is_ready) = watch::channel(false);
+
+    let (inspector, inspections) = Inspector::new();
+    let (attacher, commands) = Attacher::new();
+    let (changes, batches) = mpsc::channel::<Batch>(QUEUED_BATCHES);
+    let awaited: Arc<BTreeSet<_>> = Arc::new(config.files.iter().map(|f| f.cluster.clone()).collect());
+    let (pipeline, mut complete) =
+        Pipeline::new(options(&config), (*awaited).clone(), batches, commands, inspections);
+    tasks.spawn("pipeline", pipeline.run());
+    let sources = spawn_sources(&config, changes, &mut tasks);
+
+    let admin = AdminState {
+        inspector: inspector.clone(),
+        ready: is_ready,
+        awaited,
+        metrics: Arc::new(metrics),
+        started,
+        streams: streams.clone(),
+        sources,
+    };
+    tasks.spawn_http("http", sockets.http, admin::ready_router(admin.clone()));
+    tasks.spawn_http("monitoring", sockets.monitoring, admin::router(admin));
+
+    // Told now, a proxy would lose what was not read yet: xDS begins when every cluster was read once.
+    tokio::select! {
+        done = complete.wait_for(|complete| *complete) => drop(done.context("the pipeline ended")?),
+        ended = tasks.first_end() => return Err(ended),
+        () = stop_signal()? => return Ok(()),
+    }
+    let (trust_domain, root_namespace) = inspector
+        .ask(|state| (state.index.mesh().trust_domain.clone(), state.index.mesh().root_namespace.clone()))
+        .await
+        .context("the pipeline does not answer")?;
+
+    let source = CaSource::choose(config.ca_dir.as_deref(), &config.state_dir, &trust_domain);
+    let (live, authority) = Live::open(source).context("no certificate authority")?;
+    tasks.spawn("certificate authority", live.run());
+    let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl));
+    tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
+    let authenticator = Arc::new(authenticator(&config, &trust_domain)?);
+    tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
+
+    let context = Arc::new(Context {
+        attacher,
+        secrets: Arc::new(secrets::WorkloadSecrets(svids)),
+        streams,
+        metrics: xds_metrics,
+        settings: XdsSettings::default(),
+    });
+    let settings = ConnectionSettings {
+        max_age: Some(config.max_connection_age),
+        grace: config.shutdown_duration,
+        ..ConnectionSettings::default()
+    };
+    let drain = CancellationToken::new();
+    let (plain, plain_health) = server::routes(context.clone(), Access::Anonymous);
+    let (mut secure, secure_health) = server::routes(
+        context,
+        Access::Authenticated(Arc::new(authenticate::ByCredentials(authenticator.clone()))),
+    );
+    let lifetimes = Lifetimes { default: config.workload_cert_ttl, max: config.max_workload_cert_ttl };
+    secure.add_service(
+        CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics).into_server(),
+    );
+    let names = server_cert::dns_names(&root_namespace, &config.domain, &config.custom_hosts);
+    let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
+
+    let mut servers = JoinSet::new();
+    servers.spawn(listener::serve(sockets.grpc, None, plain.routes(), settings, drain.clone()));
+    servers.spawn(listener::serve(sockets.secure_grpc, Some(tls), secure.routes(), settings, drain.clone()));
+    ready.send_replace(true);
+    info!(cluster = %config.cluster_id, grpc = %config.grpc_addr, secure_grpc = %config.secure_grpc_addr,
+        monitoring = %config.monitoring_addr, elapsed = ?started.elapsed(), "serving");
+
+    let ended = tokio::select! {
+        () = stop_signal()? => None,
+        ended = tasks.first_end() => Some(ended),
+    };
+    ready.send_replace(false);
+    info!(grace = ?config.shutdown_duration, "draining: streams are asked to connect elsewhere");
+    plain_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    secure_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    drain.cancel();
+    while servers.join_next().await.is_some() {}
+    match ended {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        config_cluster: config.cluster_id.clone(),
+        failover_by_default: config.failover_by_default,
+        domain: config.domain.as_str().into(),
+    }
+}
+
+fn spawn_sources(config: &Config, changes: mpsc::Sender<Batch>, tasks: &mut Tasks) -> Vec<SourceStatus> {
+    let spawn = |file: &FileCluster| {
+        let mut source = FileSource::new(file.cluster.clone(), &file.dir);
+        source.settings = RegistrySettings {
+            domain: config.domain.as_str().into(),
+            failover_by_default: config.failover_by_default,
+            ..RegistrySettings::default()
+        };
+        let status = SourceStatus::new(file.cluster.clone());
+        let (changes, given) = (changes.clone(), status.clone());
+        tasks.spawn("a source of files", async move {
+            if let Err(error) = source.run(changes, given, CancellationToken::new()).await {
+                warn!(%error, "a source ended");
+            }
+        });
+        status
+    };
+    config.files.iter().map(spawn).collect()
+}
+
+fn authenticator(config: &Config, trust_domain: &str) -> Result<Authenticator> {
+    let mut authenticator = Authenticator::new(trust_domain, config.token_audiences.clone());
+    if let Some((place, issuer)) = &config.jwks {
+        let source: JwksSource =
+            place.parse().map_err(|reason: String| anyhow!("--jwks {place}: {reason}"))?;
+        let keys = Jwks::from_source(source).with_context(|| format!("--jwks {place} cannot be used"))?;
+        authenticator = authenticator.with_issuer(issuer, keys);
+    }
+    if config.dev_token_issuer {
+        warn!(
+            "tokens of the development issuer are accepted: whoever reads the state directory can be any workload"
+        );
+        let issuer = DevIssuer::load_or_create(&config.state_dir).context("no development issuer")?;
+        authenticator = authenticator.with_dev_issuer(&issuer);
+    }
+    Ok(authenticator)
+}
+
+async fn run_svids(svids: Arc<SvidStore>) {
+    svids.run().await;
+}
+
+async fn run_authenticator(authenticator: Arc<Authenticator>) {
+    authenticator.run().await;
+}
+
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The sockets, bound before anything else: a port in use is said at once.
+struct Sockets {
+    grpc: TcpListener,
+    secure_grpc: TcpListener,
+    http: TcpListener,
+    monitoring: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self> {
+        let bind = async |flag: &str, address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| {
+                format!(
+                    "cannot listen on {address} (--{flag}): end what uses the port, or choose another address"
+                )
+            })
+        };
+        Ok(Self {
+            grpc: bind("grpc-addr", config.grpc_addr).await?,
+            secure_grpc: bind("secure-grpc-addr", config.secure_grpc_addr).await?,
+            http: bind("http-addr", config.http_addr).await?,
+            monitoring: bind("monitoring-addr", config.monitoring_addr).await?,
+        })
+    }
+}
+
+/// Tasks that live as long as the process; one that ends is an error.
+#[derive(Default)]
+struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    fn spawn_http(&mut self, name: &'static str, listener: TcpListener, router: axum::Router) {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        self.spawn(name, async move {
+            if let Err(error) = axum::serve(listener, service).await {
+                warn!(%error, "an HTTP server ended");
+            }
+        });
+    }
+
+    async fn first_end(&mut self) -> anyhow::Error {
+        match self.0.join_next().await {
+            Some(Ok(name)) => anyhow!("{name}: ended unexpectedly"),
+            Some(Err(error)) => anyhow!("a part of the control plane panicked: {error}"),
+            None => anyhow!("nothing runs"),
+        }
+    }
+}

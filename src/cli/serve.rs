@@ -1,0 +1,189 @@
+//! `landbridge serve`: the control plane.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use tracing_subscriber::EnvFilter;
+
+use super::duration;
+use crate::{
+    app::{self, Config, FileCluster},
+    model::ClusterId,
+};
+
+/// Arguments of `landbridge serve`. Names of the environment are istiod's where the meaning is.
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    /// The cluster that this control plane belongs to; its directory also holds the mesh's configuration.
+    #[arg(long, env = "CLUSTER_ID")]
+    cluster_id: String,
+    /// A registered cluster and the directory with its Kubernetes YAML, as NAME=DIR. Once per cluster.
+    #[arg(long, env = "LANDBRIDGE_FILES", value_delimiter = ',', required = true, value_parser = file_cluster)]
+    files: Vec<FileCluster>,
+    /// Where the self-signed root and the development issuer's key are kept.
+    #[arg(long, env = "LANDBRIDGE_STATE_DIR", default_value = "./landbridge-state")]
+    state_dir: PathBuf,
+    /// A directory in Istio's `cacerts` layout; without its files a self-signed root is made in the state directory.
+    #[arg(long, env = "ROOT_CA_DIR")]
+    ca_dir: Option<PathBuf>,
+    /// xDS without encryption and without secrets.
+    #[arg(long, env = "LANDBRIDGE_GRPC_ADDR", default_value = "0.0.0.0:15010")]
+    grpc_addr: SocketAddr,
+    /// xDS and certificates over TLS, for authenticated proxies.
+    #[arg(long, env = "LANDBRIDGE_SECURE_GRPC_ADDR", default_value = "0.0.0.0:15012")]
+    secure_grpc_addr: SocketAddr,
+    /// `/ready`.
+    #[arg(long, env = "LANDBRIDGE_HTTP_ADDR", default_value = "0.0.0.0:8080")]
+    http_addr: SocketAddr,
+    /// `/metrics`, `/version` and `/debug`.
+    #[arg(long, env = "LANDBRIDGE_MONITORING_ADDR", default_value = "0.0.0.0:15014")]
+    monitoring_addr: SocketAddr,
+    /// Accept tokens of `landbridge token`, signed with a key in the state directory. For development.
+    #[arg(long, env = "LANDBRIDGE_DEV_TOKEN_ISSUER")]
+    dev_token_issuer: bool,
+    /// Keys of the issuer of service-account tokens: a file, or an https URL.
+    #[arg(long, env = "LANDBRIDGE_JWKS", requires = "jwt_issuer")]
+    jwks: Option<String>,
+    /// The `iss` of those tokens.
+    #[arg(long, env = "TOKEN_ISSUER")]
+    jwt_issuer: Option<String>,
+    /// A token has to be meant for one of these.
+    #[arg(long, env = "TOKEN_AUDIENCES", value_delimiter = ',', default_value = "istio-ca")]
+    token_audiences: Vec<String>,
+    /// Lifetime of workload certificates, when the workload does not say.
+    #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration::parse_positive)]
+    workload_cert_ttl: Duration,
+    /// The longest lifetime that a workload may ask for.
+    #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = duration::parse_positive)]
+    max_workload_cert_ttl: Duration,
+    /// Further DNS names in our own server certificate.
+    #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
+    custom_host: Vec<String>,
+    /// Services with endpoints in more than one locality fail over without a DestinationRule. `false`: as Istio does.
+    #[arg(long, env = "LANDBRIDGE_FAILOVER_BY_DEFAULT", default_value_t = true, action = clap::ArgAction::Set)]
+    failover_by_default: bool,
+    /// Suffix of service hosts.
+    #[arg(long, env = "LANDBRIDGE_DOMAIN", default_value = "cluster.local")]
+    domain: String,
+    /// A connection is asked to move on after this long, give or take a tenth.
+    #[arg(long, env = "LANDBRIDGE_MAX_CONNECTION_AGE", default_value = "30m", value_parser = duration::parse_positive)]
+    keepalive_max_server_connection_age: Duration,
+    /// At the end, streams are given this long to go elsewhere.
+    #[arg(long, env = "LANDBRIDGE_SHUTDOWN_DURATION", default_value = "10s", value_parser = duration::parse)]
+    shutdown_duration: Duration,
+    /// `text` or `json`.
+    #[arg(long, env = "LANDBRIDGE_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// `info`, `debug`, or per module: `info,landbridge::xds=debug`.
+    #[arg(long, env = "LANDBRIDGE_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+// === impl ServeArgs ===
+
+impl ServeArgs {
+    /// Serves until SIGTERM or SIGINT.
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self {
+            cluster_id,
+            files,
+            state_dir,
+            ca_dir,
+            grpc_addr,
+            secure_grpc_addr,
+            http_addr,
+            monitoring_addr,
+            dev_token_issuer,
+            jwks,
+            jwt_issuer,
+            token_audiences,
+            workload_cert_ttl,
+            max_workload_cert_ttl,
+            custom_host,
+            failover_by_default,
+            domain,
+            keepalive_max_server_connection_age,
+            shutdown_duration,
+            log_format,
+            log_level,
+        } = self;
+        start_logging(log_format, &log_level)?;
+        let cluster_id = ClusterId::from(cluster_id.as_str());
+        if !files.iter().any(|f| f.cluster == cluster_id) {
+            let known: Vec<_> = files.iter().map(|f| f.cluster.as_str()).collect();
+            bail!(
+                "--cluster-id {cluster_id} names none of the clusters of --files ({}): add --files {cluster_id}=DIR, \
+                 the directory with that cluster's objects",
+                known.join(", ")
+            );
+        }
+        for (i, file) in files.iter().enumerate() {
+            if files[..i].iter().any(|f| f.cluster == file.cluster) {
+                bail!(
+                    "--files names cluster {} twice: one directory per cluster, at any depth",
+                    file.cluster
+                );
+            }
+        }
+        if workload_cert_ttl > max_workload_cert_ttl {
+            bail!(
+                "--workload-cert-ttl is greater than --max-workload-cert-ttl; lower the one or raise the other"
+            );
+        }
+        let config = Config {
+            cluster_id,
+            files,
+            state_dir,
+            ca_dir,
+            grpc_addr,
+            secure_grpc_addr,
+            http_addr,
+            monitoring_addr,
+            dev_token_issuer,
+            jwks: jwks.zip(jwt_issuer),
+            token_audiences,
+            workload_cert_ttl,
+            max_workload_cert_ttl,
+            custom_hosts: custom_host,
+            failover_by_default,
+            domain,
+            max_connection_age: keepalive_max_server_connection_age,
+            shutdown_duration,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the operating system gives no threads")?;
+        runtime.block_on(app::serve(config))
+    }
+}
+
+fn file_cluster(text: &str) -> Result<FileCluster, String> {
+    match text.split_once('=') {
+        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => {
+            Ok(FileCluster { cluster: ClusterId::from(name), dir: dir.into() })
+        }
+        _ => Err("write the cluster's name, `=` and its directory, such as east=clusters/east".to_owned()),
+    }
+}
+
+fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(level).with_context(|| {
+        format!("--log-level {level:?} cannot be read; try info or info,landbridge::xds=debug")
+    })?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
