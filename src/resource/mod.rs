@@ -24,6 +24,9 @@ pub mod proto;
 pub mod rds;
 pub mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use prost::Message;

@@ -1,28 +1,34 @@
 //! The HTTP connection manager as Istio sets it up, for both directions.
 
-use landbridge_proto::envoy::{
-    config::{listener::v3::Filter, route::v3::RouteConfiguration},
-    extensions::{
-        filters::{
-            http::{
-                cors::v3::Cors,
-                fault::v3::HttpFault,
-                grpc_stats::v3::{FilterConfig as GrpcStats, filter_config::PerMethodStatSpecifier},
-                router::v3::Router,
-            },
-            network::http_connection_manager::v3::{
-                HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
-                http_connection_manager::{
-                    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-                    SetCurrentClientCertDetails, UpgradeConfig,
+use landbridge_proto::{
+    envoy::{
+        config::{listener::v3::Filter, route::v3::RouteConfiguration},
+        extensions::{
+            filters::{
+                http::{
+                    cors::v3::Cors,
+                    fault::v3::HttpFault,
+                    grpc_stats::v3::{FilterConfig as GrpcStats, filter_config::PerMethodStatSpecifier},
+                    grpc_web::v3::GrpcWeb,
+                    router::v3::Router,
                 },
-                http_filter,
+                network::http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
+                    http_connection_manager::{
+                        ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                        SetCurrentClientCertDetails, UpgradeConfig,
+                    },
+                    http_filter,
+                },
             },
+            request_id::uuid::v3::UuidRequestIdConfig,
         },
-        request_id::uuid::v3::UuidRequestIdConfig,
+    },
+    istio::envoy::config::filter::http::alpn::v2alpha1::{
+        FilterConfig,
+        filter_config::{AlpnOverride, Protocol},
     },
 };
-use prost::Message;
 use prost_types::Any;
 
 use super::chain::filter;
@@ -42,13 +48,19 @@ pub enum Routes {
     Inline(Box<RouteConfiguration>),
 }
 
-/// The HTTP filter of a chain.
-pub fn http_filter(mesh: &MeshConfig, stat_prefix: &str, routes: Routes, extensions: Extensions) -> Filter {
+/// The HTTP filter of a chain. `grpc_web`: browsers' gRPC is translated.
+pub fn http_filter(
+    mesh: &MeshConfig,
+    stat_prefix: &str,
+    routes: Routes,
+    grpc_web: bool,
+    extensions: Extensions,
+) -> Filter {
     let inbound = matches!(routes, Routes::Inline(_));
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         access_log: access_log(mesh),
-        http_filters: http_filters(inbound, extensions),
+        http_filters: http_filters(inbound, grpc_web, extensions),
         normalize_path: Some(true),
         path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
         stream_idle_timeout: Some(zero()),
@@ -110,10 +122,14 @@ pub fn named(name: &str, config: Any) -> HttpFilter {
 }
 
 /// Istio's order. `fault` and `cors` do nothing until a route asks for them.
-fn http_filters(inbound: bool, extensions: Extensions) -> Vec<HttpFilter> {
+fn http_filters(inbound: bool, grpc_web: bool, extensions: Extensions) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if extensions.metadata_exchange {
         filters.push(named("istio.metadata_exchange", metadata_exchange(inbound)));
+    }
+    if grpc_web {
+        let config = any("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", &GrpcWeb {});
+        filters.push(named("envoy.filters.http.grpc_web", config));
     }
     let grpc_stats = GrpcStats {
         emit_filter_state: true,
@@ -151,28 +167,15 @@ fn metadata_exchange(inbound: bool) -> Any {
     typed_struct("io.istio.http.peer_metadata.Config", config)
 }
 
-/// Istio's filter that sets what a connection offers by the protocol of its requests. Its messages are Istio's own.
+/// Istio's filter that sets what a connection offers by the protocol of its requests.
 fn alpn() -> Any {
-    #[derive(Clone, PartialEq, Message)]
-    struct FilterConfig {
-        #[prost(message, repeated, tag = "1")]
-        alpn_override: Vec<AlpnOverride>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    struct AlpnOverride {
-        /// 0 HTTP/1.0, 1 HTTP/1.1, 2 HTTP/2.
-        #[prost(int32, tag = "1")]
-        upstream_protocol: i32,
-        #[prost(string, repeated, tag = "2")]
-        alpn_override: Vec<String>,
-    }
     let protocols = [
-        ["istio-http/1.0", "istio", "http/1.0"],
-        ["istio-http/1.1", "istio", "http/1.1"],
-        ["istio-h2", "istio", "h2"],
+        (Protocol::Http10, ["istio-http/1.0", "istio", "http/1.0"]),
+        (Protocol::Http11, ["istio-http/1.1", "istio", "http/1.1"]),
+        (Protocol::Http2, ["istio-h2", "istio", "h2"]),
     ];
-    let overrides = (0..).zip(protocols).map(|(upstream_protocol, names)| AlpnOverride {
-        upstream_protocol,
+    let overrides = protocols.into_iter().map(|(protocol, names)| AlpnOverride {
+        upstream_protocol: protocol.into(),
         alpn_override: names.map(str::to_owned).to_vec(),
     });
     let config = FilterConfig { alpn_override: overrides.collect() };

@@ -102,7 +102,7 @@ struct Destination<'a> {
     /// `<host>:<port>` for traces, and the service port of the virtual host's name.
     operation: String,
     service_port: u16,
-    grpc: bool,
+    protocol: Protocol,
 }
 
 /// The listeners.
@@ -194,7 +194,7 @@ fn destination<'a>(
         stat_prefix: format!("inbound_{name};"),
         operation: name::host_port(&port.service.host, port.service_port),
         service_port: port.service_port,
-        grpc: port.protocol == Protocol::Grpc,
+        protocol: port.protocol,
     }
 }
 
@@ -208,7 +208,7 @@ fn anywhere(port: Option<u16>) -> Destination<'static> {
         stat_prefix: format!("{};", name::INBOUND_PASSTHROUGH),
         operation: ":0".to_owned(),
         service_port: 0,
-        grpc: false,
+        protocol: Protocol::Auto,
     }
 }
 
@@ -225,7 +225,7 @@ fn chains_of(
         let mut filters = exchange(view.extensions);
         filters.push(if row.http {
             let routes = Routes::Inline(Box::new(routes(to)));
-            http_filter(mesh, &to.stat_prefix, routes, view.extensions)
+            http_filter(mesh, &to.stat_prefix, routes, to.protocol == Protocol::GrpcWeb, view.extensions)
         } else {
             tcp_filter(&tcp_proxy(mesh, to.cluster))
         });
@@ -253,7 +253,7 @@ fn routes(to: &Destination) -> RouteConfiguration {
             grpc_timeout_header_max: Some(zero()),
             ..Default::default()
         }),
-        retry_policy: (!to.grpc).then_some(retry),
+        retry_policy: (to.protocol != Protocol::Grpc).then_some(retry),
         ..Default::default()
     };
     let route = Route {

@@ -36,6 +36,8 @@ struct Entry<'a> {
     more: Vec<IpAddr>,
     /// The route configuration for HTTP.
     routes: Option<String>,
+    /// Some service of it speaks gRPC-Web.
+    grpc_web: bool,
     /// Who gets bytes.
     tcp: Option<(&'a Service, &'a Port)>,
     sources: Vec<ObjectKey>,
@@ -120,6 +122,7 @@ impl<'a> Entry<'a> {
                 self.tcp.get_or_insert((service, port));
             }
         }
+        self.grpc_web |= port.protocol == Protocol::GrpcWeb;
         self.more = std::mem::take(&mut self.more).into_iter().chain(more).collect();
         self.sources.extend(service.sources.iter().cloned());
     }
@@ -139,7 +142,10 @@ impl<'a> Entry<'a> {
         let tcp = self.tcp.map(|(service, port)| tcp_chain(index, view, service, port));
         let http = |matches: Option<FilterChainMatch>, routes: String| {
             let stat_prefix = format!("outbound_{name};");
-            chain(matches, vec![http_filter(mesh, &stat_prefix, Routes::Named(routes), view.extensions)])
+            chain(
+                matches,
+                vec![http_filter(mesh, &stat_prefix, Routes::Named(routes), self.grpc_web, view.extensions)],
+            )
         };
         match (self.routes, tcp) {
             (None, tcp) => built.filter_chains = tcp.into_iter().collect(),

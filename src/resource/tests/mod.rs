@@ -1,0 +1,10 @@
+//! What the builders say about a mesh of two clusters.
+
+mod assignments;
+mod clusters;
+mod envoy;
+mod horizon;
+mod json;
+mod listeners;
+mod mesh;
+mod routes;
