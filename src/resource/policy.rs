@@ -118,7 +118,7 @@ impl Policy {
     /// them.
     pub fn sends_unhealthy(&self) -> bool {
         let od = self.settings.outlier_detection.as_ref();
-        !od.and_then(|od| od.min_health_percent).is_some_and(|percent| percent > 0)
+        od.and_then(|od| od.min_health_percent).is_none_or(|percent| percent == 0)
     }
 
     /// How clients talk to the service: the rule decides, else the mesh's auto mutual TLS by what the service accepts.
