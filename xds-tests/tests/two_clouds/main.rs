@@ -1,0 +1,9 @@
+//! The failures, the security and the size of a mesh of two clouds, with landbridge's binary and stock Envoys.
+//!
+//! Needs network namespaces and Envoy; where there are none the tests are skipped with a loud line, except in CI.
+
+mod configuration;
+mod control_planes;
+mod failures;
+mod lab;
+mod security;
