@@ -1,7 +1,7 @@
 //! What happens in the demo, in order, and what is noted down of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::join_all;
@@ -42,6 +42,9 @@ pub struct Record {
     pub events: Vec<Event>,
     /// Per kind of failure: from the failure to the arrival of the first answer from the other cloud.
     pub first_remote_answer_ms: BTreeMap<&'static str, f64>,
+    /// From the edit of the YAML to the last proxy that has the backend's new endpoints, and how many proxies took them.
+    pub withdrawn_to_last_proxy_ms: Option<f64>,
+    pub withdrawn_proxies: usize,
     /// Per kind of failure: from the repair to the last answer from the other cloud.
     pub returned_home_ms: BTreeMap<&'static str, f64>,
     pub control_plane_down_ms: f64,
@@ -70,10 +73,12 @@ impl Stage<'_> {
         self.comes_back("http_500", async |mesh| mesh.backends_answer(HOME, "ok")).await?;
         self.fails("killed", "2b home backends killed", async |mesh| mesh.kill_backends(HOME).await).await?;
         self.comes_back("killed", async |mesh| mesh.start_backends(HOME).await).await?;
+        let edited = SystemTime::now();
         self.fails("withdrawn", "2c home backends withdrawn from the YAML", async |mesh| {
             mesh.withdraw_backends(HOME)
         })
         .await?;
+        self.note_spread(edited).await?;
         self.comes_back("withdrawn", async |mesh| mesh.restore_backends(HOME)).await?;
         self.control_planes_die().await?;
         self.intermediates_rotate().await
@@ -130,6 +135,22 @@ impl Stage<'_> {
         self.record.returned_home_ms.insert(name, after);
         sleep(Duration::from_secs(1)).await;
         self.end("returned", TITLE, from);
+        Ok(())
+    }
+
+    /// Envoy says when it last took the endpoints of a cluster, on the same wall clock as ours.
+    async fn note_spread(&mut self, edited: SystemTime) -> Result<()> {
+        let edited = edited.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() * 1000.0;
+        let mut last: Option<f64> = None;
+        for (_, envoy) in self.mesh.envoys() {
+            let times = envoy.stats("backend\\.production.*\\.update_time$").await?;
+            let taken = times.into_values().map(|at| at as f64 - edited).filter(|after| *after >= 0.0);
+            if let Some(after) = taken.reduce(f64::max) {
+                self.record.withdrawn_proxies += 1;
+                last = Some(last.map_or(after, |last| last.max(after)));
+            }
+        }
+        self.record.withdrawn_to_last_proxy_ms = last.map(|ms| (ms * 10.0).round() / 10.0);
         Ok(())
     }
 
