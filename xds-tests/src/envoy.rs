@@ -87,6 +87,14 @@ impl Envoy {
         Ok(self.stats(&pattern).await?.remove(name).unwrap_or(0))
     }
 
+    /// How many endpoints it knows of a cluster; 0 if it does not know the cluster (yet).
+    pub async fn members(&self, cluster: &str) -> Result<u64> {
+        let name = cluster.replace('.', "\\.").replace('|', "\\|");
+        // Statistics carry Istio's name for the cluster, which ends in a semicolon.
+        let found = self.stats(&format!("^cluster\\.{name};?\\.membership_total$")).await?;
+        Ok(found.into_values().next().unwrap_or(0))
+    }
+
     /// The configuration in use, endpoints included.
     pub async fn config_dump(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.admin("/config_dump?include_eds").await?).context("config_dump is JSON")

@@ -232,6 +232,17 @@ impl Mesh {
         self.running.iter().filter_map(|(id, running)| Some((id.as_str(), running.envoy.as_ref()?)))
     }
 
+    /// How often each proxy has taken each configuration (CDS, EDS, LDS, RDS, SDS) so far.
+    pub async fn taken(&self) -> Result<BTreeMap<String, u64>> {
+        let mut all = BTreeMap::new();
+        for (id, envoy) in self.envoys() {
+            for (name, times) in envoy.stats("update_success$").await? {
+                all.insert(format!("{id} {name}"), times);
+            }
+        }
+        Ok(all)
+    }
+
     pub fn server(&self, cloud: &str) -> Result<&Server> {
         self.servers
             .get(cloud)

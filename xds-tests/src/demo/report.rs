@@ -40,7 +40,7 @@ pub struct Report {
 pub struct ControlPlanes {
     pub down_ms: f64,
     pub reconnected_ms: f64,
-    pub resources_sent_again: u64,
+    pub resources_sent_again: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -200,8 +200,11 @@ fn promises(record: &Record, phases: &[Phase]) -> Vec<Promise> {
     }
     promises.push(Promise {
         promise: "control planes that come back send nothing again".to_owned(),
-        kept: record.resent == 0,
-        seen: format!("{} resources", record.resent),
+        kept: record.resent.is_empty(),
+        seen: match record.resent.as_slice() {
+            [] => "nothing".to_owned(),
+            [first, ..] => format!("{} resources, the first {first}", record.resent.len()),
+        },
     });
     promises
 }

@@ -36,6 +36,14 @@ impl Mesh {
         self.apply(cloud, ENDPOINTS, &format!("{head}\nendpoints: []\n"))
     }
 
+    /// Takes the last backend of a cloud out of its EndpointSlice.
+    pub fn withdraw_one_backend(&self, cloud: &str) -> Result<()> {
+        let manifest = self.example(cloud)?;
+        let (head, _) =
+            manifest.rsplit_once("\n- addresses:").context("the example's EndpointSlice has endpoints")?;
+        self.apply(cloud, ENDPOINTS, &format!("{head}\n"))
+    }
+
     /// Puts them back.
     pub fn restore_backends(&self, cloud: &str) -> Result<()> {
         self.apply(cloud, ENDPOINTS, &self.example(cloud)?)

@@ -89,10 +89,9 @@ impl Workload {
 
     /// Arguments of the command that mints its service account's token.
     pub fn token_args(&self, state_dir: &Path) -> Vec<OsString> {
+        let (namespace, service_account) = self.token_of.unwrap_or((self.namespace, self.service_account));
         let mut args: Vec<OsString> = vec!["token".into(), "--state-dir".into(), state_dir.into()];
-        args.extend(
-            ["--namespace", self.namespace, "--service-account", self.service_account].map(OsString::from),
-        );
+        args.extend(["--namespace", namespace, "--service-account", service_account].map(OsString::from));
         args
     }
 

@@ -52,8 +52,9 @@ fn a_thousand_services_in_one_proxy() {
         let change = Instant::now();
         for client in ["client", "client-sotw"] {
             let envoy = mesh.envoy("east", client)?;
-            let members = "cluster.outbound|80||many-500.crowd.svc.cluster.local.membership_total";
-            within(PATIENCE, "the eleventh endpoint", async || Ok(envoy.stat(members).await? == 11)).await?;
+            let cluster = "outbound|80||many-500.crowd.svc.cluster.local";
+            within(PATIENCE, "the eleventh endpoint", async || Ok(envoy.members(cluster).await? == 11))
+                .await?;
             println!("{client}: one endpoint more is there after {:?}", change.elapsed());
         }
         let after = mesh.envoy("east", "client")?.stats("update_success$").await?;

@@ -109,5 +109,5 @@ pub fn none_failed(samples: &[Sample]) -> Result<()> {
 
 /// How many endpoints the client in east knows of the backend: its own cloud's pods, and the other's gateway.
 pub async fn backend_members(mesh: &Mesh) -> Result<u64> {
-    mesh.envoy("east", "client")?.stat(&format!("cluster.outbound|80||{SERVICE}.membership_total")).await
+    mesh.envoy("east", "client")?.members(&format!("outbound|80||{SERVICE}")).await
 }
