@@ -36,9 +36,12 @@ impl Index {
         new.identities = identities;
         new.localities = localities;
 
-        let before = old.map(|e| (&e.identities, e.localities.len() > 1));
-        if before != Some((&new.identities, new.localities.len() > 1)) {
-            // Clients check identities, and failover needs more than one place: clusters and routes depend on both.
+        // What clusters and routes depend on, not only assignments: the identities that clients accept, whether failover
+        // is possible, and (for headless services) whether every endpoint takes mutual TLS.
+        let traits = |e: &ServiceEndpoints| {
+            (e.localities.len() > 1, e.iter().all(|e| e.workload.accepts_mtls), e.clusters.is_empty())
+        };
+        if old.map(|e| (&e.identities, traits(e))) != Some((&new.identities, traits(&new))) {
             delta.services.insert(key.clone());
             if let Some(service) = self.services.get(&key) {
                 delta.ports.extend(service.ports.iter().map(|p| p.number));
