@@ -22,6 +22,13 @@ enum Command {
     Token(cli::token::TokenArgs),
     /// Print the bootstrap of a stock Envoy that connects to landbridge.
     Bootstrap(Box<cli::bootstrap::BootstrapArgs>),
+    /// Show the connected proxies, and what each has accepted or refused.
+    #[command(visible_alias = "ps")]
+    ProxyStatus(cli::proxy_status::ProxyStatusArgs),
+    /// Show which endpoints of a service a proxy gets, and why not the others.
+    Endpoints(cli::endpoints::EndpointsArgs),
+    /// Show the services of every cluster, and those that several have: as a table, JSON or a picture.
+    ServiceMap(cli::service_map::ServiceMapArgs),
 }
 
 // === impl Args ===
@@ -34,6 +41,9 @@ impl Args {
             Command::Ca(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Bootstrap(args) => args.run(),
+            Command::ProxyStatus(args) => args.run(),
+            Command::Endpoints(args) => args.run(),
+            Command::ServiceMap(args) => args.run(),
         }
     }
 }

@@ -24,19 +24,19 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 /// An `envoy.admin.v3.ConfigDump`; `?types=clusters,listeners` narrows, `?include_eds` adds load assignments.
 pub async fn config_dump(State(admin): State<AdminState>, params: Asked) -> Answer {
-    let snapshot = proxies::find(&admin, &params).await?;
+    let found = proxies::find(&admin, &params).await?;
     let wanted: Option<Vec<ResourceType>> = params.types.as_deref().map(parse_types).transpose()?;
     let is_wanted = |kind: ResourceType| match &wanted {
         Some(kinds) => kinds.contains(&kind),
         None => kind != ResourceType::Endpoint || params.include_eds.is_some(),
     };
-    answer::json(&params, &dump(&snapshot, is_wanted))
+    answer::json(&params, &dump(&found.snapshot, is_wanted))
 }
 
 /// The load assignments of one proxy, in the same form.
 pub async fn edsz(State(admin): State<AdminState>, params: Asked) -> Answer {
-    let snapshot = proxies::find(&admin, &params).await?;
-    answer::json(&params, &dump(&snapshot, |kind| kind == ResourceType::Endpoint))
+    let found = proxies::find(&admin, &params).await?;
+    answer::json(&params, &dump(&found.snapshot, |kind| kind == ResourceType::Endpoint))
 }
 
 fn parse_types(list: &str) -> Result<Vec<ResourceType>, Refusal> {

@@ -15,9 +15,12 @@ mod proxies;
 mod ready;
 
 mod config_dump;
+pub mod endpoints;
 mod endpointz;
+mod lookup;
 mod objects;
 mod registryz;
+pub mod servicemap;
 mod sourcez;
 pub mod syncz;
 mod topology;
@@ -32,6 +35,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::{model::ClusterId, pipeline::Inspector, registry::problem::SourceStatus, xds::status::Streams};
+
+/// Version of the shapes that are ours, in `apiVersion`.
+pub const API_VERSION: &str = "landbridge/v1";
 
 /// What the pages read. Cheap to clone.
 #[derive(Clone, Debug)]

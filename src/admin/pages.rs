@@ -9,7 +9,7 @@ use axum::{
 use super::{
     AdminState,
     answer::{Answer, Asked, json},
-    config_dump, endpointz, objects, registryz, sourcez, syncz, topology,
+    config_dump, endpoints, endpointz, objects, registryz, servicemap, sourcez, syncz, topology,
 };
 
 /// A page under `/debug/`.
@@ -42,11 +42,21 @@ const PAGES: &[Page] = &[
     page!("configz", objects::configz, "The Istio objects in force, as they were understood"),
     page!("edsz?proxyID=", config_dump::edsz, "The load assignments of a proxy"),
     page!("endpointShardz", endpointz::endpointz, "Every endpoint of every service, per cluster"),
+    page!(
+        "endpoints?service=&proxyID=",
+        endpoints::endpoints,
+        "Which endpoints of a service a proxy gets, and why not the others"
+    ),
     page!("endpointz", endpointz::endpointz, "The same, under istiod's shorter name"),
     page!("mesh", objects::mesh, "The mesh-wide settings in force"),
     page!("nackz", topology::nackz, "What proxies refused, with the objects it was built from"),
     page!("networkz", topology::networkz, "The gateways of every network"),
     page!("registryz", registryz::registryz, "The services, merged from all clusters"),
+    page!(
+        "servicemap",
+        servicemap::servicemap,
+        "The services of each cluster, and those that are in several"
+    ),
     page!(
         "sourcez",
         sourcez::sourcez,

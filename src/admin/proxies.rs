@@ -10,6 +10,7 @@ use crate::{
     model::node::Proxy,
     pipeline::State,
     snapshot::{Snapshot, StreamId},
+    view::EndpointView,
 };
 
 /// istiod's words, which `istioctl` looks for in answers.
@@ -18,8 +19,19 @@ pub const NO_PROXY_ID: &str = "You must provide a proxyID in the query string\n"
 pub const NOT_CONNECTED: &str =
     "Proxy not connected to this Pilot instance. It may be connected to another instance.\n";
 
+/// A connected proxy with what is published for it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The proxy.
+    pub proxy: Arc<Proxy>,
+    /// What its load assignments depend on.
+    pub view: EndpointView,
+    /// Its resources. Without secrets: they are not part of snapshots.
+    pub snapshot: Arc<Snapshot>,
+}
+
 /// The proxy that the request names; istiod's refusals when there is none.
-pub async fn find(admin: &AdminState, params: &Params) -> Result<Arc<Snapshot>, Refusal> {
+pub async fn find(admin: &AdminState, params: &Params) -> Result<Found, Refusal> {
     let wanted =
         params.proxy_id.clone().filter(|id| !id.is_empty()).ok_or_else(|| Refusal::bad(NO_PROXY_ID))?;
     let found = admin.inspector.ask(move |state| find_in(state, &wanted)).await;
@@ -29,7 +41,7 @@ pub async fn find(admin: &AdminState, params: &Params) -> Result<Arc<Snapshot>, 
 /// As at istiod, a part of the connection's id (`<node id>-<n>`) is enough. The best match wins: the whole proxy id, then
 /// the pod's name, then any part, so that `web` does not find `web-admin` where both exist; the youngest stream first,
 /// for a proxy that reconnects has two for a moment.
-pub fn find_in(state: &State, wanted: &str) -> Option<Arc<Snapshot>> {
+pub fn find_in(state: &State, wanted: &str) -> Option<Found> {
     let rank = |proxy: &Proxy, stream: StreamId| -> Option<u8> {
         if *proxy.id == *wanted || *proxy.node_id == *wanted {
             Some(0)
@@ -44,7 +56,11 @@ pub fn find_in(state: &State, wanted: &str) -> Option<Arc<Snapshot>> {
     state
         .classes
         .proxies()
-        .filter_map(|(id, proxy, _, snapshot)| Some((rank(proxy, id)?, id, proxy, snapshot)))
+        .filter_map(|(id, proxy, views, snapshot)| Some((rank(proxy, id)?, id, proxy, views, snapshot)))
         .min_by_key(|(rank, id, proxy, ..)| (*rank, proxy.id.clone(), std::cmp::Reverse(*id)))
-        .map(|(.., snapshot)| snapshot)
+        .map(|(_, _, proxy, views, snapshot)| Found {
+            proxy: proxy.clone(),
+            view: views.endpoints.clone(),
+            snapshot,
+        })
 }

@@ -6,7 +6,10 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use world::World;
 
-use crate::snapshot::ResourceType;
+use crate::{
+    admin::servicemap::{Count, ServiceMap},
+    snapshot::ResourceType,
+};
 
 #[tokio::test]
 async fn every_page_answers_json_and_none_holds_a_private_key() {
@@ -15,7 +18,8 @@ async fn every_page_answers_json_and_none_holds_a_private_key() {
         serde_json::from_value(world.json("/debug/list").await).expect("an array of names");
     assert!(list.is_sorted() && list.len() >= 10, "{list:?}");
     for page in &list {
-        let (status, body) = world.get(&format!("/debug/{page}?proxyID=web-1.production&include_eds")).await;
+        let (status, body) =
+            world.get(&format!("/debug/{page}?proxyID=web-1.production&service=backend&include_eds")).await;
         assert_eq!(status, StatusCode::OK, "{page}: {body}");
         assert!(serde_json::from_str::<Value>(&body).is_ok(), "{page}: {body}");
         assert!(!body.contains("PRIVATE KEY") && !body.contains("BEGIN "), "{page} shows key material");
@@ -135,6 +139,68 @@ async fn problems_of_the_input_come_with_place_and_remedy() {
         (&"production/DestinationRule/payment".into(), &"add spec.host".into())
     );
     assert_eq!(problem["severity"], "error");
+}
+
+#[tokio::test]
+async fn each_endpoint_of_a_service_is_given_or_has_a_reason() {
+    let world = World::ready().await;
+    for service in ["backend", "backend.production", "backend.production.svc.cluster.local:80"] {
+        let answer = world.json(&format!("/debug/endpoints?service={service}&proxyID=web-1")).await;
+        let port = &answer["ports"][0];
+        let given = port["endpoints"].as_array().expect("a list");
+        assert_eq!(given.len(), 2, "{answer:#}");
+        assert_eq!((&given[0]["address"], &given[0]["priority"]), (&"10.10.0.1:8080".into(), &0.into()));
+        // The other cluster's pods are in another network: their gateway stands for both.
+        assert_eq!((&given[1]["address"], &given[1]["weight"]), (&"203.0.113.2:15443".into(), &2.into()));
+        assert_eq!(given[1]["standsFor"], serde_json::json!(["10.20.0.1:8080", "10.20.0.2:8080"]));
+        assert_eq!(port["envoyCluster"], "outbound|80||backend.production.svc.cluster.local");
+    }
+    // Seen from a place that knows no way into the network, each endpoint has its reason.
+    let answer = world.json("/debug/endpoints?service=web&proxyID=web-1").await;
+    let excluded = &answer["ports"][0]["excluded"];
+    let given = &answer["ports"][0]["endpoints"];
+    assert_eq!(
+        excluded.as_array().map_or(0, Vec::len) + given.as_array().map_or(0, Vec::len),
+        1,
+        "{answer:#}"
+    );
+
+    for (query, status, words) in [
+        (
+            "service=bakend&proxyID=web-1",
+            StatusCode::NOT_FOUND,
+            "did you mean backend.production.svc.cluster.local?",
+        ),
+        ("service=backend:81&proxyID=web-1", StatusCode::NOT_FOUND, "has no port 81: it has 80"),
+        ("service=backend:x&proxyID=web-1", StatusCode::BAD_REQUEST, "not a port number"),
+        ("service=backend&proxyID=nobody", StatusCode::NOT_FOUND, "connected are web-1.production"),
+        ("proxyID=web-1", StatusCode::BAD_REQUEST, "You must name a service"),
+        ("service=backend", StatusCode::BAD_REQUEST, "You must provide a proxyID"),
+    ] {
+        let (got, body) = world.get(&format!("/debug/endpoints?{query}")).await;
+        assert_eq!(got, status, "{query}: {body}");
+        assert!(body.contains(words), "{query}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn the_map_shows_each_cluster_and_what_is_in_several() {
+    let world = World::ready().await;
+    let map: ServiceMap =
+        serde_json::from_value(world.json("/debug/servicemap?namespace=production").await).expect("a map");
+    assert_eq!(
+        map.clusters.iter().map(|c| (&*c.cluster, c.services.len())).collect::<Vec<_>>(),
+        [("east", 3), ("west", 1)]
+    );
+    assert_eq!(map.clusters[0].network, "net-east");
+    assert_eq!(map.overlaps.len(), 1);
+    let counts = &map.overlaps[0].clusters;
+    assert_eq!(
+        (counts["east"], counts["west"]),
+        (Count { ready: 1, total: 1 }, Count { ready: 2, total: 2 })
+    );
+    let web = map.clusters[0].services.iter().find(|s| s.name == "web").expect("it is there");
+    assert_eq!((web.endpoints, &*web.r#type), (Count { ready: 0, total: 1 }, "ClusterIP"));
 }
 
 #[tokio::test]

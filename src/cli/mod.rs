@@ -1,9 +1,14 @@
 //! The subcommands: each a `clap` struct with a `run`.
 
+pub mod admin;
 pub mod bootstrap;
 pub mod ca;
 pub mod duration;
+pub mod endpoints;
 pub mod inspect;
+pub mod proxy_status;
 pub mod serve;
+pub mod service_map;
+pub mod table;
 pub mod token;
 mod yaml;
