@@ -85,7 +85,7 @@ async fn moves_and_comes_back(mesh: &mut Mesh, name: &str, failure: Failure) -> 
 }
 
 /// A pulled cable gives no error that could be retried at once: what is in flight waits for its client's patience,
-/// and new connections for the connect timeout. So failures are few, not none.
+/// and new connections for the connect timeout (1 s by the example's DestinationRule). So failures are few, not none.
 #[test]
 fn pods_that_fall_silent_cost_only_what_is_in_flight() {
     mesh_test("failures::pods_that_fall_silent_cost_only_what_is_in_flight", vec![], async |mesh| {
@@ -104,7 +104,7 @@ fn pods_that_fall_silent_cost_only_what_is_in_flight() {
         println!("silent pods: {failed} of {} failed", samples.len());
         ensure!(moved, "traffic did not move to west ({failed} of {} failed)", samples.len());
         // Eight lanes with one request in flight each, a few times over until both pods are known to be gone.
-        ensure!(failed <= 40, "{failed} of {} failed", samples.len());
+        ensure!(failed <= 30, "{failed} of {} failed", samples.len());
         Ok(())
     });
 }
