@@ -10,6 +10,7 @@ pub mod capture;
 pub mod client;
 pub mod demo;
 pub mod envoy;
+pub mod fuzz;
 pub mod http;
 pub mod landbridge;
 pub mod load;

@@ -1,0 +1,112 @@
+//! What strangers can send, one function each: bytes in, no panic. `fuzz/` runs them under libFuzzer, and
+//! `tests/fuzz_seeds.rs` runs the committed seeds and their mutations as plain tests.
+
+use std::{sync::Arc, time::Instant};
+
+use landbridge::{
+    authn::jwt,
+    ca::csr,
+    registry::file,
+    snapshot::{Encoded, ResourceSet, ResourceType, Resources, Snapshot},
+    xds::{Kind, Limits, Protocol, Session, node},
+};
+use landbridge_proto::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+};
+use prost::Message;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their seeds' folder.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("node", read_node),
+    ("delta", delta),
+    ("sotw", sotw),
+    ("yaml", yaml),
+    ("csr", request),
+    ("jwt", token),
+];
+
+/// A node message.
+pub fn read_node(bytes: &[u8]) {
+    if let Ok(node) = Node::decode(bytes) {
+        let _ = node::proxy(Some(&node));
+    }
+}
+
+/// The requests of a Delta stream, length-delimited.
+pub fn delta(bytes: &[u8]) {
+    let mut session = Session::new(Protocol::Delta, snapshot(), Limits::default());
+    each(bytes, |request: DeltaDiscoveryRequest| {
+        if let Some(kind) = Kind::from_type_url(&request.type_url) {
+            let _ = session.delta(kind, &request);
+            drain(&mut session);
+        }
+    });
+}
+
+/// The requests of a state-of-the-world stream, length-delimited.
+pub fn sotw(bytes: &[u8]) {
+    let mut session = Session::new(Protocol::Sotw, snapshot(), Limits::default());
+    each(bytes, |request: DiscoveryRequest| {
+        if let Some(kind) = Kind::from_type_url(&request.type_url) {
+            let _ = session.sotw(kind, &request);
+            drain(&mut session);
+        }
+    });
+}
+
+/// A file of Kubernetes objects.
+pub fn yaml(bytes: &[u8]) {
+    let _ = file::parse(bytes);
+}
+
+/// A certificate signing request.
+pub fn request(bytes: &[u8]) {
+    let _ = csr::parse(bytes);
+}
+
+/// A token.
+pub fn token(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = jwt::inspect(text);
+    }
+}
+
+fn each<M: Message + Default>(mut bytes: &[u8], mut take: impl FnMut(M)) {
+    while let Ok(message) = M::decode_length_delimited(&mut bytes) {
+        take(message);
+        if bytes.is_empty() {
+            return;
+        }
+    }
+}
+
+/// A session that always finds something new to say would hang a stream.
+fn drain(session: &mut Session) {
+    for _ in 0..64 {
+        if session.next_frame(Instant::now()).is_none() {
+            return;
+        }
+    }
+    panic!("a session sends for ever");
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    let set = |kind: ResourceType| {
+        let one = |name: &str| {
+            let name: Arc<str> = name.into();
+            (name.clone(), Arc::new(Encoded::new(name, kind.type_url(), b"", None, Arc::new([]))))
+        };
+        Resources::new(vec![ResourceSet::from_iter([one("a"), one("b")])])
+    };
+    Arc::new(Snapshot {
+        clusters: set(ResourceType::Cluster),
+        endpoints: set(ResourceType::Endpoint),
+        listeners: set(ResourceType::Listener),
+        routes: set(ResourceType::Route),
+        ..Snapshot::empty()
+    })
+}
