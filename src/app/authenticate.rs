@@ -5,8 +5,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::{
-    authn::Authenticator,
-    model::identity::Spiffe,
+    authn::{self, Authenticator},
     xds::{Authenticate, Peer},
 };
 
@@ -18,11 +17,10 @@ impl Authenticate for ByCredentials {
         &'a self,
         headers: &'a http::HeaderMap,
         peer: &'a Peer,
-    ) -> BoxFuture<'a, Result<Spiffe, String>> {
+    ) -> BoxFuture<'a, Result<authn::Peer, String>> {
         async move {
             let found = self.0.authenticate_headers(Some(&peer.certificates), headers).await;
-            let found = found.map_err(|error| error.to_string())?;
-            found.identity.ok_or_else(|| "the credentials prove no identity".to_owned())
+            found.map_err(|error| error.to_string())
         }
         .boxed()
     }

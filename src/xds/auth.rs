@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{identity::Spiffe, node::Proxy};
+pub use crate::authn::Peer as Proven;
 
 /// The connection that a request came on. Every handler finds it in the request's extensions.
 #[derive(Clone, Debug)]
@@ -25,12 +25,12 @@ pub struct Peer {
 
 /// Finds out who a client is.
 pub trait Authenticate: Send + Sync + 'static {
-    /// The identity that the request's credentials prove, or why they prove none. The text goes to the client.
+    /// What the request's credentials prove, or why they prove nothing. The text goes to the client.
     fn authenticate<'a>(
         &'a self,
         headers: &'a http::HeaderMap,
         peer: &'a Peer,
-    ) -> BoxFuture<'a, Result<Spiffe, String>>;
+    ) -> BoxFuture<'a, Result<Proven, String>>;
 }
 
 /// Who may connect to a port.
@@ -40,22 +40,4 @@ pub enum Access {
     Anonymous,
     /// Who proves an identity.
     Authenticated(Arc<dyn Authenticate>),
-}
-
-/// Whether a workload with this identity may call itself so (istiod's rule: the namespace and service account that the
-/// node names must be the identity's; the trust domain is not compared).
-pub fn may_be(identity: &Spiffe, proxy: &Proxy) -> Result<(), String> {
-    let claims = [
-        ("namespace", Some(&*proxy.namespace), identity.namespace(), "NAMESPACE"),
-        ("service account", proxy.service_account.as_deref(), identity.service_account(), "SERVICE_ACCOUNT"),
-    ];
-    for (what, claimed, proved, key) in claims {
-        if let Some(claimed) = claimed.filter(|c| !c.is_empty() && *c != proved) {
-            return Err(format!(
-                "the node says {what} {claimed:?} and its credentials prove {identity}; correct the node metadata \
-                 {key} or connect with the credentials of that workload"
-            ));
-        }
-    }
-    Ok(())
 }

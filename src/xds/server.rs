@@ -21,7 +21,7 @@ use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
     Limits,
-    auth::{Access, Peer},
+    auth::{Access, Peer, Proven},
     metrics::Metrics,
     rate::Rate,
     secrets::SecretProvider,
@@ -131,26 +131,26 @@ impl Service {
         let Some(peer) = extensions.get::<Peer>().cloned() else {
             return Err(Status::internal("the connection did not come through landbridge's listener"));
         };
-        let identity = match &self.access {
-            Access::Anonymous => None,
+        let proven = match &self.access {
+            Access::Anonymous => Proven::plaintext(),
             Access::Authenticated(authenticator) => {
                 let found = authenticator.authenticate(metadata.as_ref(), &peer).await;
-                Some(found.map_err(|reason| {
+                found.map_err(|reason| {
                     self.context.metrics.refused_stream("authentication");
                     tracing::info!(peer = %peer.address, reason, "a client is not authenticated");
                     Status::unauthenticated(reason)
-                })?)
+                })?
             }
         };
         let span = info_span!(
             "xds",
             peer = %peer.address,
             node = Empty,
-            identity = identity.as_ref().map(tracing::field::display),
+            identity = proven.identity.as_ref().map(tracing::field::display),
         );
         // One frame between the session and HTTP/2: what a slow client has not read yet is not built yet.
         let (out, frames) = mpsc::channel(1);
-        let caller = Caller { peer, identity };
+        let caller = Caller { peer, proven };
         let task = stream::run::<W>(self.context.clone(), scope, caller, requests, out);
         tokio::spawn(task.instrument(span));
         Ok(Response::new(ReceiverStream::new(frames)))

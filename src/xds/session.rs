@@ -227,7 +227,7 @@ fn version_of(resources: &[Arc<Encoded>]) -> String {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
+#[path = "session_tests/mod.rs"]
 mod tests;
 
 #[cfg(test)]

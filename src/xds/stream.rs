@@ -13,7 +13,7 @@ use tracing::{Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Session,
-    auth::{Peer, may_be},
+    auth::{Peer, Proven},
     node,
     secrets::Secrets,
     server::Context,
@@ -21,7 +21,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    model::{identity::Spiffe, node::Proxy},
+    model::node::Proxy,
     snapshot::{Attachment, Nack, Snapshot},
 };
 
@@ -46,7 +46,7 @@ pub struct Caller {
     /// The connection.
     pub peer: Peer,
     /// Who it has proved to be.
-    pub identity: Option<Spiffe>,
+    pub proven: Proven,
 }
 
 /// Serves one stream until it ends, and tells the client why if that was not its own doing.
@@ -172,19 +172,19 @@ impl<W: Wire> Stream<W> {
         first: &W::Request,
     ) -> Result<Self, Status> {
         let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
-        let Caller { peer, identity } = caller;
+        let Caller { peer, proven } = caller;
         let (attachment, connected, snapshot) = match scope {
             // A secret belongs to an identity, whatever the node says.
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
             Scope::Aggregated => {
-                let proxy = admit(&context, W::node(first), identity.as_ref())?;
+                let proxy = admit(&context, W::node(first), &proven)?;
                 let mut attachment = context
                     .attacher
                     .attach(proxy.clone())
                     .await
                     .map_err(|closed| Status::unavailable(closed.to_string()))?;
                 let snapshot = attachment.snapshot();
-                let (identity, streams) = (identity.clone(), &context.streams);
+                let (identity, streams) = (proven.identity.clone(), &context.streams);
                 let connected = streams.connect(proxy, peer.address, identity, W::PROTOCOL, snapshot.clone());
                 (Some(attachment), Some(connected), snapshot)
             }
@@ -194,10 +194,10 @@ impl<W: Wire> Stream<W> {
         Ok(Self {
             scope,
             node_id,
-            trusted: identity.is_some(),
+            trusted: proven.identity.is_some(),
             session: Session::new(W::PROTOCOL, snapshot, context.settings.limits),
             attachment,
-            secrets: Secrets::new(context.secrets.clone(), identity),
+            secrets: Secrets::new(context.secrets.clone(), proven.identity),
             connected,
             ignored: BTreeSet::new(),
             dirty: false,
@@ -341,16 +341,17 @@ impl<W: Wire> Stream<W> {
 fn admit(
     context: &Context,
     node: Option<&landbridge_proto::envoy::config::core::v3::Node>,
-    identity: Option<&Spiffe>,
+    proven: &Proven,
 ) -> Result<Arc<Proxy>, Status> {
     let proxy = node::proxy(node).map_err(|error| {
         context.metrics.refused_stream("node");
         Status::invalid_argument(error.to_string())
     })?;
-    if let Some(Err(reason)) = identity.map(|identity| may_be(identity, &proxy)) {
+    let account = proxy.service_account.as_deref().unwrap_or_default();
+    proven.authorize(&proxy.namespace, account, proxy.cluster.as_str()).map_err(|forbidden| {
         context.metrics.refused_stream("identity");
-        return Err(Status::permission_denied(reason));
-    }
+        Status::permission_denied(forbidden.to_string())
+    })?;
     Ok(Arc::new(proxy))
 }
 

@@ -12,7 +12,8 @@ use std::{
 
 use futures::future::BoxFuture;
 use landbridge::{
-    model::identity::Spiffe,
+    authn,
+    model::identity::{Spiffe, SpiffeError},
     snapshot::{Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId},
     xds::{
         Access, Authenticate, Kind, Peer,
@@ -228,11 +229,12 @@ impl Authenticate for ByHeader {
         &'a self,
         headers: &'a http::HeaderMap,
         _: &'a Peer,
-    ) -> BoxFuture<'a, Result<Spiffe, String>> {
+    ) -> BoxFuture<'a, Result<authn::Peer, String>> {
         Box::pin(async {
             let value = headers.get("x-identity").ok_or("no credentials; send x-identity")?;
             let text = value.to_str().map_err(|e| e.to_string())?;
-            text.parse().map_err(|e: landbridge::model::identity::SpiffeError| e.to_string())
+            let identity: Spiffe = text.parse().map_err(|e: SpiffeError| e.to_string())?;
+            Ok(authn::Peer { identity: Some(identity), method: authn::Method::Token, cluster_id: None })
         })
     }
 }
