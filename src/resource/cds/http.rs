@@ -66,7 +66,11 @@ impl Target<'_> {
     }
 
     /// Empty where Envoy's default, HTTP/1.1, is meant and nothing else is said.
-    pub(super) fn http_options(&self, http2: bool) -> BTreeMap<String, Any> {
+    pub(super) fn http_options(
+        &self,
+        http2: bool,
+        sni_by_host: Option<core::UpstreamHttpProtocolOptions>,
+    ) -> BTreeMap<String, Any> {
         let pool = self.policy.settings.connection_pool.clone().unwrap_or_default();
         let http2_options = core::Http2ProtocolOptions {
             max_concurrent_streams: pool.max_concurrent_streams,
@@ -82,7 +86,6 @@ impl Target<'_> {
         });
         let by_caller = pool.use_client_protocol
             || (self.port.protocol == Protocol::Auto && self.view.kind == ProxyKind::Sidecar);
-        let sni_by_host = self.sni_by_host();
         if !http2 && !by_caller && common.is_none() && sni_by_host.is_none() {
             return BTreeMap::new();
         }
@@ -102,7 +105,7 @@ impl Target<'_> {
     }
 
     /// A rule with TLS but no SNI means that of the request's host, checked if nothing else is.
-    fn sni_by_host(&self) -> Option<core::UpstreamHttpProtocolOptions> {
+    pub(super) fn sni_by_host(&self) -> Option<core::UpstreamHttpProtocolOptions> {
         let ClientMode::Rule(tls) = self.policy.client_mode(self.index, self.service) else { return None };
         if tls.mode == ClientTlsMode::IstioMutual || tls.sni.is_some() {
             return None;

@@ -140,14 +140,17 @@ impl Target<'_> {
         let mut cluster = self.cluster(&name, discovery);
         let http2 = self.http2();
         self.secure(&mut cluster, http2, discovery);
-        cluster.typed_extension_protocol_options = self.http_options(http2);
+        cluster.typed_extension_protocol_options = self.http_options(http2, self.sni_by_host());
         self.built(&cluster, discovery)
     }
 
     /// What arrives is mutual TLS between the two sidecars; the gateway only picks an endpoint.
     fn sni_dnat(&self) -> Built {
         let name = name::sni_dnat(self.port.number, self.subset_name(), &self.service.key.host);
-        self.built(&self.cluster(&name, Discovery::Eds), Discovery::Eds)
+        let mut cluster = self.cluster(&name, Discovery::Eds);
+        // Says nothing about bytes that are forwarded; istiod has it.
+        cluster.typed_extension_protocol_options = self.http_options(self.http2(), None);
+        self.built(&cluster, Discovery::Eds)
     }
 
     fn subset_name(&self) -> &str {

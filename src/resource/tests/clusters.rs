@@ -221,7 +221,7 @@ fn gateways_forward_tls_that_is_not_theirs() {
     let view = ClusterView { kind: ProxyKind::Router, sni_dnat: true, ..cluster_view() };
     let name = "outbound_.80_._.backend.production.svc.cluster.local";
     let forwarding = cluster(&index, &view, "backend", name);
-    for field in ["transport_socket", "transport_socket_matches", "typed_extension_protocol_options"] {
+    for field in ["transport_socket", "transport_socket_matches"] {
         assert_eq!(forwarding[field], Value::Null, "{field}");
     }
     assert_eq!(forwarding["eds_cluster_config"]["service_name"], name);
