@@ -239,10 +239,13 @@ impl Authenticate for ByHeader {
     }
 }
 
+/// One secret, none while it is not made yet.
+type Slot = watch::Sender<Option<Arc<Encoded>>>;
+
 /// Secrets by identity and name.
 #[derive(Default)]
 pub struct Secrets {
-    all: std::sync::Mutex<BTreeMap<(String, String), watch::Sender<Option<Arc<Encoded>>>>>,
+    all: std::sync::Mutex<BTreeMap<(String, String), Slot>>,
 }
 
 impl Secrets {
