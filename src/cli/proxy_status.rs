@@ -65,7 +65,7 @@ fn select(all: Vec<SyncStatus>, wanted: &str) -> Result<Vec<SyncStatus>> {
         .filter(|p| if exact { p.proxy == wanted } else { p.proxy.contains(wanted) })
         .collect();
     if found.is_empty() {
-        let connected = if known.is_empty() { "none is".to_owned() } else { shorten(&known.join(", "), 400) };
+        let connected = if known.is_empty() { "none".to_owned() } else { shorten(&known.join(", "), 400) };
         bail!("no proxy `{wanted}` is connected to this control plane; connected: {connected}");
     }
     Ok(found)
@@ -103,10 +103,13 @@ fn last_nack(proxy: &SyncStatus) -> String {
     })
 }
 
-/// `CDS` … for those in the table, else the message's name.
+/// `CDS` … `SDS`, else the message's name.
 fn short(url: &str) -> &str {
-    let message = url.rsplit('.').next().unwrap_or(url);
-    TYPES.iter().find(|(_, u)| *u == url).map_or(message, |(name, _)| name)
+    match TYPES.iter().find(|(_, u)| *u == url) {
+        Some((name, _)) => name,
+        None if url.ends_with(".Secret") => "SDS",
+        None => url.rsplit('.').next().unwrap_or(url),
+    }
 }
 
 fn detail(proxy: &SyncStatus) -> String {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 const MARGIN: usize = 24;
-const COLUMN: usize = 300;
+const COLUMN: usize = 340;
 const BETWEEN: usize = 96;
 const HEAD: usize = 64;
 const CARD: usize = 60;
@@ -110,10 +110,10 @@ pub fn draw(map: &ServiceMap) -> String {
                     .enumerate()
                     .filter_map(|(i, services)| Some((i, *services.get(&(*namespace, *name))?)))
                     .collect();
-                links(&mut out, &here.iter().map(|(i, _)| *i).collect::<Vec<_>>(), y);
                 for (i, service) in &here {
                     card(&mut out, column(*i) + 12, y, service, here.len() > 1);
                 }
+                links(&mut out, &here.iter().map(|(i, _)| *i).collect::<Vec<_>>(), y);
             }
         }
     }
@@ -195,12 +195,12 @@ fn card(out: &mut String, x: usize, y: usize, service: &ClusterService, shared: 
         y + 21,
         x + 30,
         y + 26,
-        escape(&shorten(&service.name, 20)),
+        escape(&shorten(&service.name, 24)),
         x + width - 14,
         y + 26,
         x + 30,
         y + 45,
-        escape(&shorten(&below, 36)),
+        escape(&shorten(&below, 42)),
     );
 }
 
