@@ -12,11 +12,20 @@ use super::{
 };
 use crate::{
     model::node::ProxyKind,
+    snapshot::ResourceType,
     xds::{
         Kind, Protocol,
         status::{KindStatus, StreamStatus},
     },
 };
+
+/// The types that every proxy has, by their short names and type URLs.
+pub const TYPES: [(&str, &str); 4] = [
+    ("CDS", ResourceType::Cluster.type_url()),
+    ("EDS", ResourceType::Endpoint.type_url()),
+    ("LDS", ResourceType::Listener.type_url()),
+    ("RDS", ResourceType::Route.type_url()),
+];
 
 /// How far a type is on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
