@@ -1,6 +1,6 @@
 //! `landbridge serve`: the control plane.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
@@ -177,10 +177,12 @@ fn file_cluster(text: &str) -> Result<FileCluster, String> {
 }
 
 fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| {
+    // inotify forgets a directory that was replaced by itself; the crate warns when it then cannot.
+    let filter = EnvFilter::try_new(format!("notify=error,{level}")).with_context(|| {
         format!("--log-level {level:?} cannot be read; try info or info,landbridge::xds=debug")
     })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -193,7 +193,7 @@ pub(super) fn with_topology(
 impl super::scope::Counts {
     fn endpoints(&mut self, endpoints: Option<&ServiceEndpoints>, by: i64) {
         if endpoints.is_some_and(|e| e.localities.len() > 1) {
-            self.services_in_many_localities += by;
+            self.spanning += by;
         }
     }
 }

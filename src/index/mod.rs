@@ -210,6 +210,13 @@ impl Index {
         self.endpoints.iter()
     }
 
+    /// Whether a service is, or can be expected to be, in more than one place: its endpoints are in several localities, or
+    /// several clusters define it. The latter holds on while a cluster has no endpoints, so that clusters and routes
+    /// do not change in the moment of a failover.
+    pub fn spans_localities(&self, service: &Service) -> bool {
+        service.sources.len() > 1 || self.endpoints(&service.key).localities.len() > 1
+    }
+
     /// How networks are entered.
     pub fn networks(&self) -> &Networks {
         &self.networks

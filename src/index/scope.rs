@@ -33,8 +33,8 @@ impl Scope {
 pub struct Counts {
     /// `internalTrafficPolicy: Local`.
     pub node_local: i64,
-    /// With endpoints in more than one locality.
-    pub services_in_many_localities: i64,
+    /// Defined by more than one cluster, or with endpoints in more than one locality (a service may count twice).
+    pub spanning: i64,
     /// Visible to some namespaces only: how many per namespace.
     pub private: BTreeMap<Arc<str>, i64>,
 }
@@ -56,6 +56,7 @@ impl Counts {
     pub fn service(&mut self, service: Option<&Service>, by: i64) {
         let Some(service) = service else { return };
         self.node_local += if service.node_local { by } else { 0 };
+        self.spanning += if service.sources.len() > 1 { by } else { 0 };
         if let ExportTo::Namespaces(names) = &service.export_to {
             for name in names {
                 let count = self.private.entry(name.clone()).or_default();
@@ -83,7 +84,7 @@ impl Index {
         let mesh_locality = self.mesh.locality_lb.as_ref().filter(|l| l.enabled);
         let mesh_matters =
             mesh_locality.is_some_and(|l| !l.distribute.is_empty() || self.mesh.outlier_detection.is_some());
-        let failover = self.options.failover_by_default && self.counts.services_in_many_localities > 0;
+        let failover = self.options.failover_by_default && self.counts.spanning > 0;
         let mut labels = self.rules.failover_labels().clone();
         labels.extend(mesh_locality.into_iter().flat_map(super::rules::compared_labels));
         let private = self.counts.private.keys().cloned();

@@ -316,7 +316,7 @@ fn rule(ns: usize, n: usize, variant: u8) -> DestinationRule {
         export_to: if variant == 1 { vec![".".into()] } else { Vec::new() },
         workload_selector: None,
         policy: TrafficPolicy { settings, ports: BTreeMap::new() },
-        subsets: if variant % 2 == 0 { vec![subset] } else { Vec::new() },
+        subsets: if variant.is_multiple_of(2) { vec![subset] } else { Vec::new() },
     }
 }
 

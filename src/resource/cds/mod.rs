@@ -178,7 +178,7 @@ impl Target<'_> {
         let mut cluster = Cluster {
             name: name.to_owned(),
             alt_stat_name: stat_name(name),
-            connect_timeout: Some(duration(pool.connect_timeout.unwrap_or(mesh.connect_timeout))),
+            connect_timeout: Some(duration(self.policy.connect_timeout(mesh))),
             circuit_breakers: Some(circuit_breakers(&pool)),
             common_lb_config: Some(self.common_lb(discovery)),
             metadata: Some(self.metadata()),

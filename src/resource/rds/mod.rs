@@ -102,7 +102,7 @@ fn virtual_host(
 ) -> (VirtualHost, Vec<ObjectKey>) {
     let (policy, rule) = policy::effective(index, &view.scope, service, port, None);
     let name = name::host_port(&service.key.host, port.number);
-    let many = index.endpoints(&service.key).localities.len() > 1;
+    let many = index.spans_localities(service);
     let retries = retry::retries(index.mesh(), &policy, many);
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(

@@ -56,19 +56,21 @@ fn services_in_several_localities_fail_over_without_any_rule() {
         json!({"update_merge_window": "0s", "healthy_panic_threshold": {}})
     );
 
+    assert_eq!(cluster["connect_timeout"], "1s", "a pod that vanished costs a second, not ten");
+
     // Istio's defaults to the letter.
     let strict = backend(&mesh(false));
     assert_eq!(strict["outlier_detection"], Value::Null);
     assert_eq!(strict["common_lb_config"], json!({"healthy_panic_threshold": {}}));
 
-    // One locality only: there is nowhere to fail over to.
+    // One cluster and one locality: there is nowhere to fail over to.
     let index = mesh(true);
-    let name = "outbound|80||eastwest.istio-system.svc.cluster.local";
-    let service = index.services().find(|s| &*s.name == "eastwest").unwrap();
-    assert!(cds::service(&index, &cluster_view(), service).iter().all(|b| &*b.name != name));
-    let tls = "outbound|15443||eastwest.istio-system.svc.cluster.local";
-    let gateway = named(CLUSTER, &cds::service(&index, &cluster_view(), service), tls);
-    assert_eq!(gateway["outlier_detection"], Value::Null);
+    let alone = index.services().find(|s| !index.spans_localities(s)).expect("the mesh has such a service");
+    for built in cds::service(&index, &cluster_view(), alone) {
+        let cluster = named(CLUSTER, std::slice::from_ref(&built), &built.name);
+        assert_eq!(cluster["outlier_detection"], Value::Null);
+        assert_eq!(cluster["connect_timeout"], "10s");
+    }
 }
 
 #[test]
