@@ -192,7 +192,9 @@ fn type_status(known: &KindStatus) -> TypeStatus {
 
 /// A refusal counts until something newer is sent or accepted.
 fn state_of(known: &KindStatus) -> SyncState {
-    let Some(sent) = &known.sent else { return SyncState::NotSent };
+    let Some(sent) = &known.sent else {
+        return if known.kept { SyncState::Synced } else { SyncState::NotSent };
+    };
     if known.acked.as_ref().is_some_and(|acked| acked.nonce == sent.nonce) {
         SyncState::Synced
     } else if known.refused.as_ref().is_some_and(|(_, at)| *at >= sent.at) {

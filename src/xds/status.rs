@@ -56,6 +56,8 @@ pub struct KindStatus {
     pub sent: Option<Mark>,
     /// The newest response that was accepted.
     pub acked: Option<Mark>,
+    /// Nothing had to be sent: the proxy came with everything it asks for, as it is now.
+    pub kept: bool,
     /// The newest refusal: the proxy's words, and when.
     pub refused: Option<(String, SystemTime)>,
 }
@@ -148,6 +150,13 @@ impl StreamStatus {
 
     pub(crate) fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
         change(&mut self.kinds.lock()[kind.index()]);
+    }
+
+    /// Nothing is left to send: what was subscribed and never sent, the proxy had already.
+    pub(super) fn settled(&self) {
+        for kind in &mut self.kinds.lock()[..] {
+            kind.kept = kind.sent.is_none() && (kind.names > 0 || kind.wildcard);
+        }
     }
 
     pub(super) fn add_bytes(&self, bytes: usize) {

@@ -311,6 +311,9 @@ impl<W: Wire> Stream<W> {
     fn next_frame(&mut self) -> Option<Frame> {
         let Some(frame) = self.session.next_frame(Instant::now()) else {
             self.dirty = false;
+            if let Some(connected) = &self.connected {
+                connected.status.settled();
+            }
             return None;
         };
         let (kind, bytes) = (frame.kind, frame.bytes());
