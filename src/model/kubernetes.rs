@@ -138,8 +138,6 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
-    /// `zone`, a hint used when the node is unknown.
-    pub zone: Option<Arc<str>>,
     /// The pod's name, if `targetRef` names a Pod (always of the slice's namespace).
     pub pod: Option<Arc<str>>,
 }

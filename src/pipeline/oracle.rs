@@ -159,7 +159,6 @@ fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
                 serving: true,
                 terminating: variant == 5 && i == 2,
                 node: Some(format!("node-{}", i % 2).into()),
-                zone: None,
                 pod: (i < 3).then(|| format!("pod-{i}").into()),
             });
             Object::EndpointSlice(Arc::new(EndpointSlice {

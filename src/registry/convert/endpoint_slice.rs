@@ -31,7 +31,6 @@ struct WireEndpoint {
     conditions: Conditions,
     target_ref: Option<TargetRef>,
     node_name: Option<Text>,
-    zone: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -104,7 +103,6 @@ fn convert_endpoint(i: usize, wire: WireEndpoint) -> Result<SliceEndpoint> {
         serving: wire.conditions.serving.map_or(ready, |f| f.0),
         terminating: wire.conditions.terminating.is_some_and(|f| f.0),
         node: non_empty(wire.node_name),
-        zone: non_empty(wire.zone),
         pod: wire.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).and_then(|r| non_empty(r.name)),
     })
 }

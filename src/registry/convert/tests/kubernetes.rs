@@ -126,7 +126,6 @@ fn conditions_of_endpoints() {
     );
     assert_eq!(s.service, "backend".into());
     assert_eq!(s.endpoints[0].node.as_deref(), Some("n"));
-    assert_eq!(s.endpoints[0].zone.as_deref(), Some("z"));
     assert_eq!((s.endpoints[0].pod.as_deref(), s.endpoints[1].pod.as_deref()), (Some("p"), None));
     assert_eq!(s.ports.len(), 1);
 }
