@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+
 use crate::{
-    ca::svid::SvidStore,
+    ca::svid::{SvidSecret, SvidStore},
     model::identity::Spiffe,
+    snapshot::{Encoded, Version},
     xds::secrets::{Secret, SecretProvider},
 };
 
@@ -12,7 +15,17 @@ use crate::{
 pub struct WorkloadSecrets(pub Arc<SvidStore>);
 
 impl SecretProvider for WorkloadSecrets {
-    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<Box<dyn Secret>> {
-        self.0.secret(identity, name).map(|receiver| Box::new(receiver) as Box<dyn Secret>)
+    fn subscribe(&self, identity: &Spiffe, name: &str, known: Option<Version>) -> Option<Box<dyn Secret>> {
+        self.0.secret(identity, name, known).map(|secret| Box::new(secret) as Box<dyn Secret>)
+    }
+}
+
+impl Secret for SvidSecret {
+    fn current(&mut self) -> Option<Arc<Encoded>> {
+        Self::current(self)
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(Self::changed(self))
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! subscribe(identity)     -> watch::Receiver<Arc<Svid>>              made on first ask, shared by all streams
-//! secret(identity, name)  -> watch::Receiver<Option<Arc<Encoded>>>   the same as the bytes of an SDS resource
+//! secret(identity, name)  -> SvidSecret                              the same as the bytes of an SDS resource
 //! run()                   -> renews at half life and when the authority changes; forgets what nobody holds
 //! ```
+
+mod secret;
+mod version;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand::Rng;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -22,9 +24,11 @@ use zeroize::Zeroizing;
 use super::authority::{Authority, CaError};
 use super::issue::San;
 use super::key::{KeyType, PrivateKey};
-use super::secret;
+use super::secret as sds;
 use crate::model::identity::Spiffe;
-use crate::snapshot::Encoded;
+use crate::snapshot::{Encoded, Version};
+
+pub use secret::SvidSecret;
 
 /// After a failure to sign, the next attempt; the old certificate is good for half its life then.
 const RETRY: Duration = Duration::from_secs(10);
@@ -54,12 +58,14 @@ pub struct SvidStore {
     ttl: Duration,
     entries: Mutex<HashMap<Spiffe, Entry>>,
     roots: watch::Sender<Option<Arc<Encoded>>>,
+    /// The authority whose roots are published.
+    in_use: watch::Sender<Arc<Authority>>,
     /// An entry was added whose renewal may be due earlier than what `run` waits for.
     added: Notify,
 }
 
 /// The bytes of one secret; always present here, optional because other providers may not have theirs yet.
-pub type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
+type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
 
 struct Entry {
     sender: watch::Sender<Arc<Svid>>,
@@ -102,8 +108,15 @@ impl fmt::Debug for Svid {
 impl SvidStore {
     /// A store whose certificates are valid for `ttl`, shorter where the authority itself ends earlier.
     pub fn new(authority: watch::Receiver<Arc<Authority>>, ttl: Duration) -> Self {
-        let roots = watch::Sender::new(Some(encode_roots(&authority.borrow())));
-        Self { authority, ttl, entries: Mutex::new(HashMap::new()), roots, added: Notify::new() }
+        let current = authority.borrow().clone();
+        Self {
+            authority,
+            ttl,
+            entries: Mutex::new(HashMap::new()),
+            roots: watch::Sender::new(Some(encode_roots(&current))),
+            in_use: watch::Sender::new(current),
+            added: Notify::new(),
+        }
     }
 
     /// The authority in use, for the roots (`ROOTCA`).
@@ -116,18 +129,28 @@ impl SvidStore {
         self.with_entry(identity, |entry| entry.sender.subscribe())
     }
 
-    /// The secrets that a workload may ask for by SDS: its own certificate ([`secret::CERTIFICATE`]) and the trusted roots
-    /// ([`secret::ROOTS`]). None for other names, and when signing failed, which is logged. The caller must have
-    /// authenticated the identity.
-    pub fn secret(&self, identity: &Spiffe, name: &str) -> Option<SecretReceiver> {
+    /// The secrets that a workload may ask for by SDS: its own certificate ([`sds::CERTIFICATE`]) and the trusted roots
+    /// ([`sds::ROOTS`]). None for other names. The caller must have authenticated the identity.
+    ///
+    /// `known`: the version that the proxy says it has. A certificate that is good is not made again before it is due.
+    /// One that cannot be signed, which is logged, is tried again.
+    pub fn secret(
+        self: &Arc<Self>,
+        identity: &Spiffe,
+        name: &str,
+        known: Option<Version>,
+    ) -> Option<SvidSecret> {
         match name {
-            secret::ROOTS => Some(self.roots.subscribe()),
-            secret::CERTIFICATE => self
-                .with_entry(identity, |entry| entry.secret.subscribe())
-                .inspect_err(|error| warn!(%identity, %error, "a workload certificate cannot be made"))
-                .ok(),
+            sds::ROOTS => Some(SvidSecret::shared(self.roots.subscribe())),
+            sds::CERTIFICATE => Some(SvidSecret::certificate(self.clone(), identity.clone(), known)),
             _ => None,
         }
+    }
+
+    /// Whether an identity's certificate is there and of this version.
+    fn has(&self, identity: &Spiffe, version: Option<Version>) -> bool {
+        let entries = self.entries.lock();
+        entries.get(identity).is_some_and(|entry| entry.version() == version)
     }
 
     /// Finds or makes an identity's entry and looks at it under the lock, so that it is held before it can be forgotten.
@@ -190,13 +213,18 @@ impl SvidStore {
         }
     }
 
-    fn publish_roots(&self, authority: &Authority) {
+    fn publish_roots(&self, authority: &Arc<Authority>) {
         let roots = encode_roots(authority);
         self.roots.send_if_modified(|current| {
             let is_new = current.as_ref().is_none_or(|current| current.version != roots.version);
             if is_new {
                 *current = Some(roots);
             }
+            is_new
+        });
+        self.in_use.send_if_modified(|current| {
+            let is_new = !Arc::ptr_eq(current, authority);
+            current.clone_from(authority);
             is_new
         });
     }
@@ -272,6 +300,10 @@ impl Entry {
         self.sender.send_replace(svid);
     }
 
+    fn version(&self) -> Option<Version> {
+        self.secret.borrow().as_ref().map(|encoded| encoded.version)
+    }
+
     fn is_usable(&self, authority: &Arc<Authority>) -> bool {
         let svid = self.sender.borrow();
         svid.is_current(authority) && svid.not_after > OffsetDateTime::now_utc()
@@ -279,23 +311,21 @@ impl Entry {
 }
 
 fn encode_certificate(svid: &Svid) -> Arc<Encoded> {
-    encode(secret::CERTIFICATE, &secret::certificate(secret::CERTIFICATE, svid))
+    let message = sds::certificate(sds::CERTIFICATE, svid);
+    let version = version::of(&svid.authority, &svid.identity, svid.not_after);
+    let sources = Arc::default();
+    Arc::new(Encoded::with_version(sds::CERTIFICATE.into(), sds::TYPE_URL, &message, version, None, sources))
 }
 
 fn encode_roots(authority: &Authority) -> Arc<Encoded> {
-    encode(secret::ROOTS, &secret::roots(secret::ROOTS, authority.roots_pem()))
+    let message = sds::roots(sds::ROOTS, authority.roots_pem());
+    Arc::new(Encoded::new(sds::ROOTS.into(), sds::TYPE_URL, &message, None, Arc::default()))
 }
 
-fn encode(name: &str, message: &[u8]) -> Arc<Encoded> {
-    Arc::new(Encoded::new(name.into(), secret::TYPE_URL, message, None, Arc::default()))
-}
-
-/// Half of what is left, give or take a tenth, so that the certificates of a whole mesh that started together are not
-/// renewed together. At least a second: an authority at its end must not make a busy loop.
+/// About half of what is left. At least a second: an authority at its end must not make a busy loop.
 fn renew_after(svid: &Svid) -> Duration {
     let left = Duration::try_from(svid.not_after - OffsetDateTime::now_utc()).unwrap_or_default();
-    let part = rand::rng().random_range(0.45..0.55);
-    left.mul_f64(part).max(Duration::from_secs(1))
+    left.mul_f64(version::renewal()).max(Duration::from_secs(1))
 }
 
 #[cfg(test)]

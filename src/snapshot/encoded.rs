@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::ObjectKey;
 
-/// A content hash of a resource's bytes: equal over restarts and replicas. Sixteen hexadecimal digits on the wire.
+/// What two resources of one name have in common if a client that has one need not get the other: a hash of the bytes,
+/// or what [`Encoded::with_version`] was given. Equal over restarts and replicas. Sixteen hexadecimal digits on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -30,7 +31,7 @@ impl FromStr for Version {
 pub struct Encoded {
     /// The resource's name.
     pub name: Arc<str>,
-    /// Hash of its bytes.
+    /// Hash of its bytes, unless it was given.
     pub version: Version,
     /// An `envoy.service.discovery.v3.Resource`, whose `Any` stands at the end.
     bytes: Bytes,
@@ -52,6 +53,18 @@ impl Encoded {
         sources: Arc<[ObjectKey]>,
     ) -> Self {
         let version = Version(xxh3_64(message));
+        Self::with_version(name, type_url, message, version, waits_for, sources)
+    }
+
+    /// As [`Self::new`], for bytes that another server cannot make again but can stand in for, such as private keys.
+    pub fn with_version(
+        name: Arc<str>,
+        type_url: &str,
+        message: &[u8],
+        version: Version,
+        waits_for: Option<Arc<str>>,
+        sources: Arc<[ObjectKey]>,
+    ) -> Self {
         let version_text = version.to_string();
         let any_len = field_len(1, type_url.len()) + field_len(2, message.len());
         let mut bytes = BytesMut::with_capacity(
@@ -79,7 +92,7 @@ impl Encoded {
 }
 
 impl PartialEq for Encoded {
-    /// By name and version: the version is a hash of the bytes.
+    /// By name and version, which stands for the bytes.
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version && self.name == other.name
     }

@@ -26,7 +26,7 @@ impl Session {
 
         let watch = self.watch_mut(kind);
         let first = !std::mem::replace(&mut watch.started, true);
-        // A client that was connected before says what it has. Versions are hashes of content: an equal one is equal.
+        // A client that was connected before says what it has. An equal version stands for equal bytes, or as good ones.
         let known = |name: &str| match request.initial_resource_versions.get(name).map(|v| v.parse()) {
             Some(Ok(version)) if first => Has::Version(version),
             _ => Has::Unknown,

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 
 use crate::{
     model::identity::Spiffe,
-    snapshot::{Encoded, ResourceSet, Resources},
+    snapshot::{Encoded, ResourceSet, Resources, Version},
 };
 
 /// One secret that changes when it is rotated.
 pub trait Secret: Send {
-    /// Its newest bytes, marked as seen; none while it is made for the first time.
+    /// Its newest bytes, marked as seen; none while it is made for the first time, or while the proxy may keep what it
+    /// has from another stream. Then there is nothing that could be sent.
     fn current(&mut self) -> Option<Arc<Encoded>>;
 
     /// Waits until [`Self::current`] would give something else. False: it never will. May be dropped and called again.
@@ -35,8 +36,14 @@ impl Secret for watch::Receiver<Option<Arc<Encoded>>> {
 /// Where secrets come from.
 pub trait SecretProvider: Send + Sync + 'static {
     /// The secret of this name for a workload that has proved to be `identity`. None: there is no such secret for it.
-    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<Box<dyn Secret>>;
+    /// `known`: the version that the proxy says it has from another stream. A provider may take its word for it, as a
+    /// wrong one harms nobody else, and have no bytes for it as long as it is as good as the newest.
+    fn subscribe(&self, identity: &Spiffe, name: &str, known: Option<Version>) -> Option<Box<dyn Secret>>;
 }
+
+/// The secrets that one request asks for by name, each with the version that the proxy has of it. None: it needs the
+/// bytes.
+pub type Asked<'a> = BTreeMap<&'a str, Option<Version>>;
 
 /// How many secrets one stream may have. A sidecar has two; a gateway has one for each certificate that it serves.
 pub const MAX_SECRETS: usize = 1000;
@@ -90,16 +97,18 @@ impl Secrets {
         Self { provider, identity, watched: BTreeMap::new(), withheld: BTreeMap::new() }
     }
 
-    /// Follows what the stream subscribes to. Returns names that are newly asked for and not given.
-    pub fn follow(&mut self, names: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Withheld)> {
-        self.watched.retain(|name, _| names.contains(name));
+    /// Follows what the stream subscribes to: `names` after a request that named those in `asked`. Returns names that
+    /// are newly asked for and not given.
+    pub fn follow(&mut self, names: &BTreeSet<Arc<str>>, asked: &Asked<'_>) -> Vec<(Arc<str>, Withheld)> {
+        // A proxy that asks again no longer has what it kept.
+        self.watched.retain(|name, _| names.contains(name) && !asked.contains_key(&**name));
         self.withheld.retain(|name, _| names.contains(name));
         let mut refused = Vec::new();
         for name in names {
             if self.watched.contains_key(name) || self.withheld.contains_key(name) {
                 continue;
             }
-            match self.open(name) {
+            match self.open(name, asked.get(&**name).copied().flatten()) {
                 Ok(secret) => {
                     self.watched.insert(name.clone(), secret);
                 }
@@ -112,12 +121,12 @@ impl Secrets {
         refused
     }
 
-    fn open(&self, name: &str) -> Result<Box<dyn Secret>, Withheld> {
+    fn open(&self, name: &str, known: Option<Version>) -> Result<Box<dyn Secret>, Withheld> {
         let identity = self.identity.as_ref().ok_or(Withheld::Anonymous)?;
         if self.watched.len() >= MAX_SECRETS {
             return Err(Withheld::TooMany);
         }
-        self.provider.subscribe(identity, name).ok_or(Withheld::Unknown)
+        self.provider.subscribe(identity, name, known).ok_or(Withheld::Unknown)
     }
 
     /// All secrets that are there now.
@@ -152,3 +161,7 @@ impl Secrets {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "secrets_tests.rs"]
+mod tests;

@@ -216,6 +216,7 @@ impl<W: Wire> Stream<W> {
             )));
         }
         let Some(kind) = self.kind(W::type_url(request))? else { return Ok(()) };
+        let first = !self.session.watch(kind).started;
         let heard = W::hear(&mut self.session, kind, request).map_err(|violation| {
             self.context.metrics.refused_stream("limits");
             warn!(%violation, "the stream asks for too much");
@@ -226,7 +227,8 @@ impl<W: Wire> Stream<W> {
         })?;
         self.note(kind, heard, W::refusal(request));
         if kind == Kind::Secret {
-            for (name, why) in self.secrets.follow(&self.session.watch(kind).subscription.names) {
+            let (names, asked) = (&self.session.watch(kind).subscription.names, W::asked(request, first));
+            for (name, why) in self.secrets.follow(names, &asked) {
                 self.context.metrics.withheld(why.label());
                 warn!(secret = %shorten(&name), reason = why.reason(), "a secret is not given");
             }

@@ -8,7 +8,7 @@ use landbridge_proto::{
     landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse},
 };
 
-use super::{Frame, Heard, Kind, Protocol, Session, Violation};
+use super::{Frame, Heard, Kind, Protocol, Session, Violation, secrets::Asked};
 
 /// A protocol's messages.
 pub trait Wire: Send + 'static {
@@ -25,6 +25,8 @@ pub trait Wire: Send + 'static {
     fn type_url(request: &Self::Request) -> &str;
     /// Why the client refuses the last response, if it does.
     fn refusal(request: &Self::Request) -> Option<&str>;
+    /// What it asks for explicitly. `first`: it is the stream's first of its type, and may say what the client has.
+    fn asked(request: &Self::Request, first: bool) -> Asked<'_>;
     /// Takes it in.
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation>;
     /// A response.
@@ -51,6 +53,11 @@ impl Wire for Delta {
     fn refusal(request: &Self::Request) -> Option<&str> {
         request.error_detail.as_ref().map(|e| e.message.as_str())
     }
+    fn asked(request: &Self::Request, first: bool) -> Asked<'_> {
+        let known = |name: &str| request.initial_resource_versions.get(name)?.parse().ok();
+        let names = request.resource_names_subscribe.iter().map(String::as_str);
+        names.map(|name| (name, if first { known(name) } else { None })).collect()
+    }
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.delta(kind, request)
     }
@@ -72,6 +79,11 @@ impl Wire for Sotw {
     }
     fn refusal(request: &Self::Request) -> Option<&str> {
         request.error_detail.as_ref().map(|e| e.message.as_str())
+    }
+    /// A list of names is all that there is: it does not tell what is new from what was asked for before, and
+    /// versions describe responses.
+    fn asked(_: &Self::Request, _: bool) -> Asked<'_> {
+        Asked::new()
     }
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.sotw(kind, request)

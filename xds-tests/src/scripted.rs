@@ -14,7 +14,9 @@ use futures::future::BoxFuture;
 use landbridge::{
     authn,
     model::identity::{Spiffe, SpiffeError},
-    snapshot::{Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId},
+    snapshot::{
+        Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId, Version,
+    },
     xds::{
         Access, Authenticate, Kind, Peer,
         listener::{self, ConnectionSettings},
@@ -273,9 +275,30 @@ impl Secrets {
 }
 
 impl SecretProvider for Secrets {
-    fn subscribe(&self, identity: &Spiffe, name: &str) -> Option<Box<dyn Secret>> {
+    /// Takes the word of everybody who says that he has one, until it is rotated.
+    fn subscribe(&self, identity: &Spiffe, name: &str, known: Option<Version>) -> Option<Box<dyn Secret>> {
         let all = self.all.lock().expect("no test panics with this lock");
-        let sender = all.get(&(identity.to_string(), name.to_owned()))?;
-        Some(Box::new(sender.subscribe()))
+        let receiver = all.get(&(identity.to_string(), name.to_owned()))?.subscribe();
+        Some(Box::new(Kept { receiver, kept: known.is_some() }))
+    }
+}
+
+/// A secret without bytes while the proxy keeps what it has.
+struct Kept {
+    receiver: watch::Receiver<Option<Arc<Encoded>>>,
+    kept: bool,
+}
+
+impl Secret for Kept {
+    fn current(&mut self) -> Option<Arc<Encoded>> {
+        if self.kept { None } else { self.receiver.current() }
+    }
+
+    fn changed(&mut self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let lives = self.receiver.changed().await.is_ok();
+            self.kept = false;
+            lives
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! How streams begin and end: who may open one, what belongs to whom, and orderly good-byes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use landbridge::snapshot::ResourceType::Cluster;
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ macro_rules! scenarios {
 scenarios! {
     a_drain_says_good_bye a_drain_is_bounded old_connections_are_ended without_credentials
     a_node_of_another_workload own_secrets_only secrets_rotate_at_once no_secrets_without_encryption
-    secrets_on_a_stream_of_their_own
+    secrets_on_a_stream_of_their_own good_secrets_are_kept
 }
 
 async fn start(authenticated: bool) -> Server {
@@ -171,6 +171,44 @@ async fn secrets_on_a_stream_of_their_own(protocol: Protocol) {
     server.secrets.put(WEB, "default", "2");
     client.expect_ack(SDS, &["default"]).await;
     assert!(server.streams.is_empty(), "such a stream is no proxy of its own");
+}
+
+/// A proxy that comes back with a secret that another server gave it, and that is as good as the newest.
+async fn good_secrets_are_kept(protocol: Protocol) {
+    let server = start(true).await;
+    let mut content = 0;
+    let mut rotate = || {
+        content += 1;
+        server.secrets.put(WEB, "default", &content.to_string());
+    };
+    rotate();
+    let has = BTreeMap::from([("default".to_owned(), "00000000000000ff".to_owned())]);
+    for what in ["rotated", "asked for again", "dropped and asked for"] {
+        let mut client = Client::connect(server.address, web(protocol)).await.expect("the stream opens");
+        client.resume(SDS, &["default"], &has, "ff").await;
+        // State of the world does not say what the client has.
+        if protocol == Protocol::Sotw {
+            client.expect_ack(SDS, &["default"]).await;
+        }
+        client.expect_nothing().await;
+        match what {
+            "rotated" => rotate(),
+            "asked for again" if protocol == Protocol::Delta => client.request(SDS, &["default"]).await,
+            _ => {
+                client.unsubscribe(SDS, &["default"]).await;
+                client.request(SDS, &["default"]).await;
+            }
+        }
+        client.expect_ack(SDS, &["default"]).await;
+        client.expect_nothing().await;
+        rotate();
+        client.expect_ack(SDS, &["default"]).await;
+    }
+    // A version that is none is no word to take.
+    let has = BTreeMap::from([("default".to_owned(), "v1".to_owned())]);
+    let mut client = Client::connect(server.address, web(protocol)).await.expect("the stream opens");
+    client.resume(SDS, &["default"], &has, "v1").await;
+    client.expect_ack(SDS, &["default"]).await;
 }
 
 #[tokio::test]

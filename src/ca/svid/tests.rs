@@ -1,6 +1,6 @@
 use super::*;
 use crate::ca::testing::{mk_authority, mk_root, mk_watched};
-use crate::ca::{cert::Cert, secret};
+use crate::ca::{cert::Cert, secret as sds};
 
 fn mk_identity(name: &str) -> Spiffe {
     Spiffe::new("cluster.local", "production", name).unwrap()
@@ -89,7 +89,7 @@ async fn new_roots_alone_renew_nothing() {
     let wider =
         Authority::new(key, current.signer().clone(), &[], roots, "wider".into(), OffsetDateTime::now_utc());
     let wider = Arc::new(wider.unwrap());
-    let mut roots = store.secret(&mk_identity("a"), secret::ROOTS).unwrap();
+    let mut roots = store.roots.subscribe();
     let before = roots.borrow_and_update().clone().unwrap();
     store.publish_roots(&current);
     assert!(!roots.has_changed().unwrap(), "the same roots wake nobody");
@@ -103,7 +103,7 @@ async fn new_roots_alone_renew_nothing() {
 #[tokio::test]
 async fn what_nobody_holds_is_forgotten_but_not_between_two_connections() {
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let store = Arc::new(SvidStore::new(authority, Duration::from_secs(24 * 3600)));
     let held = store.subscribe(&mk_identity("held")).unwrap();
     let before = store.subscribe(&mk_identity("reconnects")).unwrap().borrow().clone();
     let after = store.subscribe(&mk_identity("reconnects")).unwrap();
@@ -112,11 +112,11 @@ async fn what_nobody_holds_is_forgotten_but_not_between_two_connections() {
     assert_eq!(store.len(), 2);
     store.forget_unheld();
     assert_eq!(store.len(), 1);
-    let secret = store.secret(&mk_identity("by-its-secret"), secret::CERTIFICATE).unwrap();
+    let secret = store.secret(&mk_identity("by-its-secret"), sds::CERTIFICATE, None).unwrap();
     store.forget_unheld();
     assert_eq!(store.len(), 2);
     drop(secret);
-    assert!(store.secret(&mk_identity("a"), "kubernetes://tls").is_none());
+    assert!(store.secret(&mk_identity("a"), "kubernetes://tls", None).is_none());
     assert_eq!(held.borrow().identity, mk_identity("held"));
 }
 
@@ -160,13 +160,13 @@ async fn secrets_are_what_envoy_expects() {
         }
         other => panic!("{other:?}"),
     };
-    let secret = Secret::decode(&secret::certificate(secret::CERTIFICATE, &svid)[..]).unwrap();
+    let secret = Secret::decode(&sds::certificate(sds::CERTIFICATE, &svid)[..]).unwrap();
     assert_eq!(secret.name, "default");
     let Some(Type::TlsCertificate(cert)) = secret.r#type else { panic!("no certificate") };
     assert_eq!(inline(cert.certificate_chain), svid.chain_pem.as_bytes());
     assert_eq!(inline(cert.private_key), svid.key_pem.as_bytes());
     let roots = store.authority().borrow().roots_pem().to_owned();
-    let secret = Secret::decode(&secret::roots(secret::ROOTS, &roots)[..]).unwrap();
+    let secret = Secret::decode(&sds::roots(sds::ROOTS, &roots)[..]).unwrap();
     assert_eq!(secret.name, "ROOTCA");
     let Some(Type::ValidationContext(context)) = secret.r#type else { panic!("no roots") };
     assert_eq!(inline(context.trusted_ca), roots.as_bytes());
