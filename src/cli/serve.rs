@@ -182,7 +182,8 @@ fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
         format!("--log-level {level:?} cannot be read; try info or info,landbridge::xds=debug")
     })?;
     let colours = std::io::stderr().is_terminal();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -152,9 +152,12 @@ impl StreamStatus {
         change(&mut self.kinds.lock()[kind.index()]);
     }
 
-    /// Nothing is left to send: what was subscribed and never sent, the proxy had already.
+    /// Nothing is left to send: what was subscribed and never sent, the proxy had already. Not so for secrets, which may
+    /// be withheld.
     pub(super) fn settled(&self) {
-        for kind in &mut self.kinds.lock()[..] {
+        let mut kinds = self.kinds.lock();
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
+            let kind = &mut kinds[kind.index()];
             kind.kept = kind.sent.is_none() && (kind.names > 0 || kind.wildcard);
         }
     }

@@ -79,3 +79,61 @@ async fn holds_a_thousand(mesh: &Mesh, client: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// A rule that is valid YAML and valid to us, but names a file that this Envoy does not have: Envoy refuses the cluster. It
+/// stays as it was, nobody sends it again, the reason and the rule are shown, and everything else goes on.
+#[test]
+fn what_envoy_refuses_is_quarantined() {
+    let late = Workload::client("late", 21);
+    prepared_test("configuration::what_envoy_refuses_is_quarantined", vec![late], async |mesh| {
+        mesh.start_control_planes().await?;
+        mesh.start_pods(&["east/client", "east/gateway", "west/gateway"].map(str::to_owned)).await?;
+        let victim = "outbound|80||many-0.crowd.svc.cluster.local";
+        mesh.apply("east", "victim.yaml", &many_services(1, 3))?;
+        let envoy = mesh.envoy("east", "client")?;
+        within(PATIENCE, "the victim is there", async || Ok(envoy.members(victim).await? == 3)).await?;
+
+        mesh.apply("east", "refused.yaml", REFUSED)?;
+        let rejected = async || envoy.stat("cluster_manager.cds.update_rejected").await;
+        within(PATIENCE, "Envoy refuses", async || Ok(rejected().await? > 0)).await?;
+        within(PATIENCE, "the refusal is shown with its rule", async || {
+            let shown = mesh.server("east")?.monitoring("/debug/nackz").await?;
+            Ok(shown.contains(victim) && shown.contains("DestinationRule/refused"))
+        })
+        .await?;
+        let times = rejected().await?;
+
+        // The victim still works as it was, and news of others arrive.
+        mesh.apply("east", "more.yaml", &endpoint_slice("many-0", "2", &["10.1.200.1".to_owned()]))?;
+        within(PATIENCE, "the victim's fourth endpoint", async || Ok(envoy.members(victim).await? == 4))
+            .await?;
+        mesh.withdraw_backends("west")?;
+        within(PATIENCE, "west is withdrawn", async || Ok(backend_members(mesh).await? == 2)).await?;
+        ensure!(rejected().await? == times, "the refused cluster was sent again");
+
+        // A proxy that starts now gets the good one.
+        mesh.start_pods(&["east/late".to_owned()]).await?;
+        let (envoy, newcomer) = (mesh.envoy("east", "client")?, mesh.envoy("east", "late")?);
+        within(PATIENCE, "the newcomer has the victim", async || Ok(newcomer.members(victim).await? == 4))
+            .await?;
+        ensure!(
+            newcomer.stat("cluster_manager.cds.update_rejected").await? == 0,
+            "the newcomer got bad bytes"
+        );
+
+        // The rule mended, the cluster changes again.
+        mesh.apply("east", "refused.yaml", MENDED)?;
+        within(PATIENCE, "the mended rule is in force", async || {
+            let dump = envoy.config_dump().await?.to_string();
+            Ok(dump.contains("\"max_connections\":77"))
+        })
+        .await
+    });
+}
+
+const REFUSED: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                       metadata: {name: refused, namespace: crowd}\n\
+                       spec:\n  host: many-0.crowd.svc.cluster.local\n  trafficPolicy:\n    tls: {mode: SIMPLE, caCertificates: /no/such/file.pem}\n";
+const MENDED: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                      metadata: {name: refused, namespace: crowd}\n\
+                      spec:\n  host: many-0.crowd.svc.cluster.local\n  trafficPolicy:\n    connectionPool: {tcp: {maxConnections: 77}}\n";
