@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything a target needs beyond Rust, Python 3 and Debian's ordinary tools goes into .deps/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo demo-down dev
+.PHONY: help setup check test bench demo demo-down dev
 
 CARGO ?= cargo
 # Debian keeps ip and iptables where an ordinary user's PATH does not look.
@@ -27,6 +27,10 @@ test: ## everything: format, clippy, all tests, those with real Envoys in networ
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
 	$(CARGO) build --workspace --bins --locked
 	@scripts/test.sh
+
+bench: ## the figures, each beside its floor (BENCH=encode runs one)
+	@scripts/setup.sh rust
+	$(CARGO) bench --locked -p landbridge $(if $(BENCH),--bench $(BENCH),--benches)
 
 demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)
 	@scripts/setup.sh

@@ -123,11 +123,11 @@ pub fn convert(
         subsets.push(Subset { name, labels: labels(subset.labels), policy });
     }
     let workload_selector = spec.workload_selector.and_then(Selector::labels);
-    if workload_selector.is_some() && spec.export_to.iter().any(|to| &**to != ".") {
+    if workload_selector.is_some() {
         warnings.push(Finding::new(
-            "spec.exportTo",
-            "is ignored: a rule with a workloadSelector holds in its own namespace only",
-            "write \".\", or remove exportTo",
+            "spec.workloadSelector",
+            "rules for selected client workloads are not supported yet: the whole rule is not applied",
+            "remove workloadSelector to have the rule for all clients",
         ));
     }
     Ok(DestinationRule {

@@ -198,7 +198,7 @@ fn ports_subsets_and_tls() {
         &["portLevelSettings[1]", "port 7000 has an entry already"],
         &["spec.subsets[1].name", "v1 is there already"],
         &["spec.trafficPolicy.tunnel", "not supported yet"],
-        &["spec.exportTo", "workloadSelector"],
+        &["spec.workloadSelector", "not supported yet"],
     ] {
         assert_said(&said, words);
     }
