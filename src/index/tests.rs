@@ -97,7 +97,6 @@ fn mk_slice(name: &str, pod: Option<&str>, ready: bool, terminating: bool, servi
             terminating,
             node: Some("n1".into()),
             pod: pod.map(Into::into),
-            ..SliceEndpoint::default()
         }],
     }
 }
