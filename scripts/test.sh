@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 skipped=$PWD/target/skipped-tests.txt
 mkdir -p target && rm -f "$skipped"
-LANDBRIDGE_SKIPPED_TESTS=$skipped "${CARGO:-cargo}" test --workspace --locked
+LANDBRIDGE_SKIPPED_TESTS=$skipped "${CARGO:-cargo}" test --workspace --locked --no-fail-fast
 status=$?
 if [[ -s $skipped ]]; then
   echo

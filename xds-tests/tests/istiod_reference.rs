@@ -219,7 +219,8 @@ fn failover_by_default_adds_what_failover_needs() {
             changed.extend(out.iter().map(field));
         }
     }
-    let expected = ["common_lb_config", "outlier_detection", "virtual_hosts"].map(str::to_owned);
+    let expected =
+        ["common_lb_config", "connect_timeout", "outlier_detection", "virtual_hosts"].map(str::to_owned);
     assert_eq!(changed.into_iter().collect::<Vec<_>>(), expected);
 
     let clusters = mesh::by_name(&real.clusters, facts::json);
