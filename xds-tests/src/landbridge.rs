@@ -1,7 +1,7 @@
 //! The landbridge binary as a black box: its one-shot commands, and the server inside a namespace.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,22 +71,18 @@ impl Server {
 
     /// Waits until it says that it serves.
     pub async fn await_ready(&mut self, within: Duration) -> Result<()> {
-        let (ns, at) = (self.pod.ns.clone(), self.at(READY_PORT));
+        let (ns, at) = (self.pod.ns.clone(), SocketAddr::from((self.pod.ip, READY_PORT)));
         self.process.await_ready(within, async || http::page(&ns, at, "/ready").await.is_ok()).await
     }
 
-    /// A page of its monitoring port: `/metrics`, `/debug/syncz`.
+    /// A page of its monitoring port: `/metrics`, `/debug/syncz`. Asked from within its pod: debug pages answer nobody else.
     pub async fn monitoring(&self, path: &str) -> Result<String> {
-        http::page(&self.pod.ns, self.at(MONITORING_PORT), path).await
+        http::page(&self.pod.ns, (Ipv4Addr::LOCALHOST, MONITORING_PORT).into(), path).await
     }
 
     /// Sum of a metric over all label sets that contain `label` (all, if empty).
     pub async fn metric(&self, name: &str, label: &str) -> Result<f64> {
         Ok(sum_metric(&self.monitoring("/metrics").await?, name, label))
-    }
-
-    fn at(&self, port: u16) -> SocketAddr {
-        (self.pod.ip, port).into()
     }
 }
 
