@@ -77,7 +77,11 @@ fn list(proxies: &[SyncStatus]) -> Table {
 }
 
 fn word(status: Option<&TypeStatus>) -> &'static str {
-    match status.map_or(SyncState::NotSent, |s| s.state) {
+    // A gateway without HTTP servers never asks for routes: nothing is missing there.
+    let Some(status) = status.filter(|s| s.wildcard || s.names > 0 || s.state != SyncState::NotSent) else {
+        return "-";
+    };
+    match status.state {
         SyncState::Synced => "SYNCED",
         SyncState::Stale => "STALE",
         SyncState::Nack => "NACK",
@@ -146,6 +150,7 @@ mod tests {
             "cluster_sent": "c1", "cluster_acked": "c1",
             "resources": {
                 TYPES[0].1: { "sent": "c1", "acked": "c1", "state": "SYNCED", "names": 0, "wildcard": true },
+                TYPES[1].1: { "state": "NOT_SENT", "names": 3, "wildcard": false },
                 TYPES[2].1: { "sent": "l2", "state": "NACK", "names": 0, "wildcard": true,
                     "lastError": "Error adding listener", "lastErrorTime": "2026-01-02T03:04:05.678Z" },
             },
@@ -173,7 +178,7 @@ mod tests {
                 "SYNCED",
                 "NOT SENT",
                 "NACK",
-                "NOT SENT",
+                "-",
                 "LDS 2026-01-02T03:04:05.678Z: Error adding listener"
             ]
         );
