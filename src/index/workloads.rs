@@ -9,7 +9,7 @@ use super::{
     peers::WorkloadMtls,
 };
 use crate::model::{
-    ClusterId, Labels, NetworkId,
+    Labels, NetworkId,
     kubernetes::{Pod, ServicePort},
     locality::Locality,
     node::Proxy,
@@ -111,11 +111,6 @@ impl Index {
     /// What a proxy's workload accepts.
     pub fn proxy_mtls(&self, namespace: &str, labels: &Labels) -> WorkloadMtls {
         self.peers.workload(namespace, labels)
-    }
-
-    /// The proxies' clusters that are known at all.
-    pub fn knows_cluster(&self, id: &ClusterId) -> bool {
-        self.inputs.clusters.contains_key(id)
     }
 }
 

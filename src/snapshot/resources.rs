@@ -51,12 +51,6 @@ impl Resources {
         self.layers.iter().all(ResourceSet::is_empty)
     }
 
-    /// Whether both are the same memory, so that nothing can differ.
-    pub fn same_root(&self, other: &Self) -> bool {
-        self.layers.len() == other.layers.len()
-            && self.layers.iter().zip(&other.layers).all(|(a, b)| a.ptr_eq(b))
-    }
-
     /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
     pub fn diff<'a>(&'a self, old: &'a Self) -> Vec<Difference> {
         let empty = ResourceSet::new();
