@@ -67,6 +67,7 @@ pub struct Index {
     rules: rules::Rules,
     peers: peers::Peers,
     counts: scope::Counts,
+    discriminators: scope::Discriminators,
     no_endpoints: ServiceEndpoints,
 }
 
@@ -84,6 +85,7 @@ impl Index {
             rules: rules::Rules::default(),
             peers: peers::Peers::default(),
             counts: scope::Counts::default(),
+            discriminators: scope::Discriminators::default(),
             no_endpoints: ServiceEndpoints::default(),
         }
     }
@@ -95,7 +97,6 @@ impl Index {
             self.inputs.apply(change, &self.options.config_cluster, &mut touched);
         }
         let mut delta = Delta::default();
-        let before = self.discriminators();
 
         if touched.mesh {
             let mesh = self.inputs.mesh(&self.options.config_cluster);
@@ -135,9 +136,9 @@ impl Index {
         delta.proxies.pods.extend(touched.pods);
         delta.proxies.all |= touched.proxies;
         // Which attributes of a proxy matter may itself have changed.
-        if delta.everything || before != self.discriminators() {
-            delta.proxies.all = true;
-        }
+        let discriminators = self.discriminate();
+        delta.proxies.all |= delta.everything || self.discriminators != discriminators;
+        self.discriminators = discriminators;
         delta
     }
 

@@ -40,7 +40,7 @@ pub struct Counts {
 }
 
 /// Which attributes of a proxy matter at present. When this changes, every proxy's views are derived again.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Discriminators {
     /// Some policy orders endpoints by the client's locality.
     pub locality: bool,
@@ -79,8 +79,12 @@ impl Index {
         }
     }
 
-    /// Which attributes of a proxy matter at present.
-    pub fn discriminators(&self) -> Discriminators {
+    /// Which attributes of a proxy matter since the last update.
+    pub fn discriminators(&self) -> &Discriminators {
+        &self.discriminators
+    }
+
+    pub(super) fn discriminate(&self) -> Discriminators {
         let mesh_locality = self.mesh.locality_lb.as_ref().filter(|l| l.enabled);
         let mesh_matters =
             mesh_locality.is_some_and(|l| !l.distribute.is_empty() || self.mesh.outlier_detection.is_some());
