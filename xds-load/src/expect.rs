@@ -44,6 +44,9 @@ pub struct Expectation {
     pub name: Arc<str>,
     /// How it shows.
     pub marker: Marker,
+    /// The network whose clients must see it; none: all that have the resource. Pods of other networks are behind a
+    /// gateway, and show to nobody else.
+    pub network: Option<Arc<str>>,
     /// Just before the change was written: the time to the client includes reading it.
     pub at: Instant,
 }
