@@ -6,3 +6,4 @@
 //! ```
 
 pub mod expect;
+pub mod mesh;
