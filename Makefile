@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything a target needs beyond Rust, Python 3 and Debian's ordinary tools goes into .deps/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test bench demo demo-down dev
+.PHONY: help setup check test bench instructions demo demo-down dev
 
 CARGO ?= cargo
 # Debian keeps ip and iptables where an ordinary user's PATH does not look.
@@ -28,9 +28,14 @@ test: ## everything: format, clippy, all tests, those with real Envoys in networ
 	$(CARGO) build --workspace --bins --locked
 	@scripts/test.sh
 
-bench: ## the figures, each beside its floor (BENCH=encode runs one)
+bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout runs one scenario)
 	@scripts/setup.sh rust
-	$(CARGO) bench --locked -p landbridge $(if $(BENCH),--bench $(BENCH),--benches)
+	$(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins
+	@target/release/bench run $(if $(ONLY),--only $(ONLY))
+
+instructions: ## count the instructions of the hot paths under callgrind; fails at 5 % over the baseline (BLESS=1 moves it)
+	@scripts/setup.sh rust
+	$(CARGO) run --locked -p bench-suite -- instructions $(if $(BLESS),--bless)
 
 demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)
 	@scripts/setup.sh

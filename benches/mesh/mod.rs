@@ -55,7 +55,8 @@ pub fn slice(service: usize, endpoints: usize, ready: bool) -> Change {
     Change::Upsert(key(ObjectKind::EndpointSlice, &ns, &name), Object::EndpointSlice(Arc::new(slice)))
 }
 
-fn objects(service: usize, endpoints: usize) -> Vec<Change> {
+/// A service with its pods and its slice.
+pub fn objects(service: usize, endpoints: usize) -> Vec<Change> {
     let (ns, name) = (namespace(service), format!("svc{service}"));
     let definition = Service {
         meta: meta(&ns, &name),
@@ -89,6 +90,15 @@ fn objects(service: usize, endpoints: usize) -> Vec<Change> {
     changes
 }
 
+/// All of a service is gone.
+pub fn withdrawn(service: usize, endpoints: usize) -> Vec<Change> {
+    let gone = |change| match change {
+        Change::Upsert(key, _) => Change::Remove(key),
+        other => other,
+    };
+    objects(service, endpoints).into_iter().map(gone).collect()
+}
+
 /// A pipeline's state with this mesh.
 pub fn state(services: usize, endpoints: usize) -> State {
     let mut state = State::new(Options {
@@ -102,10 +112,13 @@ pub fn state(services: usize, endpoints: usize) -> State {
 
 /// Attaches so many sidecars, spread over the namespaces.
 pub fn attach(state: &mut State, proxies: usize) {
-    for i in 0..proxies {
-        let (answer, _) = tokio::sync::oneshot::channel();
-        state.command(Command::Attach(StreamId(i as u64), Arc::new(proxy(i)), answer));
-    }
+    (0..proxies).for_each(|i| attach_one(state, i));
+}
+
+/// Attaches one sidecar.
+pub fn attach_one(state: &mut State, i: usize) {
+    let (answer, _) = tokio::sync::oneshot::channel();
+    state.command(Command::Attach(StreamId(i as u64), Arc::new(proxy(i)), answer));
 }
 
 /// What the first proxy sees.

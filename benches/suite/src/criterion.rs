@@ -1,0 +1,47 @@
+//! Runs criterion's benches and reads what they found.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// Median nanoseconds of one iteration, by `group/function/parameter`.
+pub type Medians = BTreeMap<String, f64>;
+
+/// Runs one bench target, and returns the medians that it has measured just now.
+pub fn run(target: &Path, bench: &str) -> Result<Medians> {
+    let began = SystemTime::now();
+    let status = Command::new(env!("CARGO"))
+        .args(["bench", "--locked", "-p", "landbridge", "--bench", bench, "--", "--noplot"])
+        .status()
+        .context("run cargo")?;
+    ensure!(status.success(), "the bench `{bench}` failed, see above");
+    let mut medians = Medians::new();
+    collect(&target.join("criterion"), began, &mut medians)?;
+    ensure!(!medians.is_empty(), "the bench `{bench}` left no estimates below {}", target.display());
+    Ok(medians)
+}
+
+fn collect(directory: &Path, since: SystemTime, medians: &mut Medians) -> Result<()> {
+    let estimates = directory.join("new/estimates.json");
+    if let Ok(meta) = estimates.metadata() {
+        if meta.modified()? >= since {
+            let id = read(&directory.join("new/benchmark.json"))?["full_id"].as_str().map(str::to_owned);
+            let median = read(&estimates)?["median"]["point_estimate"].as_f64();
+            medians.extend(id.zip(median));
+        }
+        return Ok(());
+    }
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, since, medians)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("in {}", path.display()))
+}

@@ -1,0 +1,83 @@
+//! `make bench`: runs the scenarios one after the other, and writes `report.md` and `report.json`.
+
+mod criterion;
+mod instructions;
+mod machine;
+mod report;
+mod scenarios;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{machine::Machine, report::Report, scenarios::Setting};
+
+#[derive(Parser)]
+#[command(about = "Landbridge's figures, each beside its floor", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run scenarios.
+    Run {
+        /// Only these.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Where cargo builds; the report goes to its folder `bench`.
+        #[arg(long, default_value = "target")]
+        target: PathBuf,
+    },
+    /// List the scenarios.
+    List,
+    /// Count the instructions of the hot paths, and fail if one needs over 5 % more than its baseline.
+    Instructions {
+        /// The committed counts.
+        #[arg(long, default_value = "benches/instructions.json")]
+        baseline: PathBuf,
+        /// Make what is counted the baseline.
+        #[arg(long)]
+        bless: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Run { only, target } => run(&only, target),
+        Command::List => {
+            scenarios::ALL.iter().for_each(|s| println!("{:<16} {}", s.name, s.about));
+            Ok(())
+        }
+        Command::Instructions { baseline, bless } => instructions::run(&baseline, bless),
+    }
+}
+
+fn run(only: &[String], target: PathBuf) -> Result<()> {
+    let chosen = scenarios::chosen(only)?;
+    let setting = Setting { target: std::path::absolute(target)? };
+    let directory = setting.target.join("bench");
+    let mut report = Report { machine: Machine::read(), figures: Vec::new() };
+    let mut failed = Vec::new();
+    for (i, scenario) in chosen.iter().enumerate() {
+        println!("bench: {} of {}: {}, {}", i + 1, chosen.len(), scenario.name, scenario.about);
+        match (scenario.run)(&setting, scenario.name) {
+            Ok(figures) => report.figures.extend(figures),
+            Err(error) => {
+                eprintln!("bench: {} failed: {error:#}", scenario.name);
+                failed.push(scenario.name);
+            }
+        }
+        // After each, so that an interrupted run leaves what it has.
+        report.write(&directory)?;
+    }
+    println!("\n{}\nbench: written to {}", report.markdown(), directory.join("report.md").display());
+    // A missed target is a figure to look at; a scenario that did not run is a failure.
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!(failed.join(", "))).context("these scenarios failed")
+    }
+}

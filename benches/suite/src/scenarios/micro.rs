@@ -1,0 +1,75 @@
+//! Criterion's benches. Each has groups in which `landbridge` stands beside a `floor_…`, for one or several parameters.
+
+use anyhow::Result;
+
+use super::Setting;
+use crate::{
+    criterion::{self, Medians},
+    report::{Figure, Target},
+};
+
+/// What the figures should be: by `group/parameter`, in nanoseconds or as a multiple of the floor.
+const TARGETS: &[(&str, Target)] = &[
+    ("encode_eds/100", Target::AtMost(100.0 * 40.0)),
+    ("encode_eds/1000", Target::AtMost(1_000.0 * 40.0)),
+    ("encode_eds/10000", Target::AtMost(10_000.0 * 40.0)),
+    ("fanout", Target::Floors(1.3)),
+];
+
+/// Runs the bench target with the scenario's name.
+pub fn run(setting: &Setting, name: &str) -> Result<Vec<Figure>> {
+    Ok(figures(name, &criterion::run(&setting.target, name)?))
+}
+
+fn figures(scenario: &str, medians: &Medians) -> Vec<Figure> {
+    let parts = |id: &str| {
+        let mut parts = id.splitn(3, '/').map(str::to_owned);
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next())
+    };
+    let mut found = Vec::new();
+    for (id, nanoseconds) in medians {
+        let (group, function, parameter) = parts(id);
+        if function.starts_with("floor") {
+            continue;
+        }
+        let floor = medians.iter().find(|(other, _)| {
+            let (g, f, p) = parts(other);
+            g == group && f.starts_with("floor") && p == parameter
+        });
+        let metric = match &parameter {
+            Some(parameter) => format!("{group}/{parameter}"),
+            None => group,
+        };
+        let name = if function == "landbridge" { metric.clone() } else { format!("{metric} {function}") };
+        let mut figure = Figure::new(scenario, &name, *nanoseconds, "ns");
+        if let Some((_, floor)) = floor {
+            figure = figure.beside(*floor);
+        }
+        if let Some((_, target)) = TARGETS.iter().find(|(of, _)| *of == name) {
+            figure = figure.target(*target);
+        }
+        found.push(figure);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_stands_beside_the_floor_of_its_group_and_parameter() {
+        let medians = [
+            ("encode_eds/floor_prost_encode/100", 10_000.0),
+            ("encode_eds/floor_prost_encode/10", 1_000.0),
+            ("encode_eds/landbridge/100", 5_000.0),
+            ("alone/landbridge", 7.0),
+        ];
+        let found = figures("encode", &medians.map(|(id, ns)| (id.to_owned(), ns)).into());
+        let shown: Vec<_> = found.iter().map(|f| (f.metric.as_str(), f.value, f.floor, f.met)).collect();
+        assert_eq!(
+            shown,
+            [("alone", 7.0, None, None), ("encode_eds/100", 5_000.0, Some(10_000.0), Some(false))]
+        );
+    }
+}
