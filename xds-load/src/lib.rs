@@ -6,4 +6,5 @@
 //! ```
 
 pub mod expect;
+pub mod h2;
 pub mod mesh;
