@@ -5,6 +5,8 @@
 //!          └────────────── expectations: what each change must bring to the clients ──────────────┘
 //! ```
 
+pub mod client;
 pub mod expect;
 pub mod h2;
 pub mod mesh;
+pub mod wire;
