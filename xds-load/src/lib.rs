@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod expect;
+pub mod floor;
 pub mod h2;
 pub mod mesh;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::Parser;
-use xds_load::mesh::command::MeshCommand;
+use xds_load::{floor::command::FloorCommand, mesh::command::MeshCommand};
 
 /// Drives an Envoy-compatible control plane as thousands of proxies would.
 #[derive(Debug, Parser)]
@@ -10,11 +10,15 @@ enum Command {
     /// Makes meshes as YAML directories, and changes them.
     #[command(subcommand)]
     Mesh(MeshCommand),
+    /// What the machine allows, to hold measurements against.
+    #[command(subcommand)]
+    Floor(FloorCommand),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Mesh(command) => command.run().await,
+        Command::Floor(command) => command.run().await,
     }
 }

@@ -8,9 +8,9 @@
 //! no buffers: reads go into memory that all connections of a thread share.
 
 mod connection;
-mod frame;
-mod grpc;
-mod hpack;
+pub(crate) mod frame;
+pub(crate) mod grpc;
+pub(crate) mod hpack;
 mod huffman;
 mod session;
 #[cfg(test)]
