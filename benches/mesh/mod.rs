@@ -7,7 +7,8 @@ use landbridge::{
     index::Options,
     model::{
         Change, ClusterId, Kind as ObjectKind, Labels, Object, ObjectKey,
-        kubernetes::{EndpointSlice, Meta, Pod, Service, ServicePort, SliceEndpoint, SlicePort},
+        endpoint::Health,
+        kubernetes::{EndpointSlice, Meta, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort},
         locality::Locality,
         node::{Extensions, Interception, Proxy, ProxyKind, SecretSource},
         port::{TargetPort, Transport},
@@ -34,25 +35,56 @@ fn namespace(service: usize) -> String {
     format!("ns{}", service % NAMESPACES)
 }
 
-/// The slice of a service. `ready` is the state of its first endpoint.
+/// Kubernetes puts at most so many endpoints into a slice.
+const SLICE: usize = 100;
+/// Zones, with a node in each.
+const ZONES: usize = 3;
+
+/// The slices of a service, of at most a hundred endpoints each; the first alone changes with `ready`, the state of its
+/// first endpoint.
+pub fn slices(service: usize, endpoints: usize, ready: bool) -> Vec<Change> {
+    (0..endpoints.div_ceil(SLICE)).map(|n| slice_of(service, n, endpoints, ready)).collect()
+}
+
+/// The first slice of a service. `ready` is the state of its first endpoint.
 pub fn slice(service: usize, endpoints: usize, ready: bool) -> Change {
+    slice_of(service, 0, endpoints, ready)
+}
+
+fn slice_of(service: usize, number: usize, endpoints: usize, ready: bool) -> Change {
     let (ns, name) = (namespace(service), format!("svc{service}"));
+    let slice_name = format!("{name}-{number}");
     let endpoint = |i: usize| SliceEndpoint {
-        addresses: vec![
-            [10, (service / 250) as u8 + (i / 250) as u8, (service % 250) as u8, (i % 250) as u8].into(),
-        ],
-        ready: ready || i > 0,
-        serving: true,
+        health: Health::of(ready || i > 0, true, false),
+        node: Some(format!("node-{}", i % ZONES).into()),
         pod: Some(format!("{name}-{i}").into()),
-        ..SliceEndpoint::default()
+        ..SliceEndpoint::at([
+            10,
+            (service / 250) as u8 + (i / 250) as u8,
+            (service % 250) as u8,
+            (i % 250) as u8,
+        ])
     };
     let slice = EndpointSlice {
-        meta: meta(&ns, &name),
+        namespace: ns.as_str().into(),
+        name: slice_name.as_str().into(),
         service: name.as_str().into(),
-        ports: vec![SlicePort { name: "http".into(), number: 8080 }],
-        endpoints: (0..endpoints).map(endpoint).collect(),
+        ports: [SlicePort { name: "http".into(), number: 8080 }].into(),
+        endpoints: (number * SLICE..endpoints.min((number + 1) * SLICE)).map(endpoint).collect(),
     };
-    Change::Upsert(key(ObjectKind::EndpointSlice, &ns, &name), Object::EndpointSlice(Arc::new(slice)))
+    Change::Upsert(key(ObjectKind::EndpointSlice, &ns, &slice_name), Object::EndpointSlice(Arc::new(slice)))
+}
+
+fn nodes() -> impl Iterator<Item = Change> {
+    (0..ZONES).map(|i| {
+        let name = format!("node-{i}");
+        let zone = format!("region-{i}");
+        let mut meta = meta("", &name);
+        meta.labels =
+            labels(&[("topology.kubernetes.io/region", "region"), ("topology.kubernetes.io/zone", &zone)]);
+        let node = Node { meta, external_ips: Vec::new() };
+        Change::Upsert(key(ObjectKind::Node, "", &name), Object::Node(Arc::new(node)))
+    })
 }
 
 /// A service with its pods and its slice.
@@ -86,7 +118,7 @@ pub fn objects(service: usize, endpoints: usize) -> Vec<Change> {
         };
         changes.push(Change::Upsert(key(ObjectKind::Pod, &ns, &pod_name), Object::Pod(Arc::new(pod))));
     }
-    changes.push(slice(service, endpoints, true));
+    changes.extend(slices(service, endpoints, true));
     changes
 }
 
@@ -106,7 +138,8 @@ pub fn state(services: usize, endpoints: usize) -> State {
         failover_by_default: true,
         domain: "cluster.local".into(),
     });
-    state.apply((0..services).flat_map(|s| objects(s, endpoints)).collect(), Instant::now());
+    let objects = (0..services).flat_map(|s| objects(s, endpoints));
+    state.apply(nodes().chain(objects).collect(), Instant::now());
     state
 }
 

@@ -20,7 +20,7 @@ use crate::{
     },
     pipeline::State,
     resource::{
-        eds::{Assignment, Excluded, Group, Member, Origin, assign},
+        eds::{Assignment, Cohort, Excluded, Group, Member, Origin, assign},
         name,
     },
 };
@@ -169,29 +169,30 @@ fn of_port(state: &State, found: &Found, service: &Service, port: &Port) -> Port
     let sni_dnat = found.view.sni_dnat;
     let assignment = assign(&state.index, &found.view, service, port, None, sni_dnat);
     let named = if sni_dnat { name::sni_dnat } else { name::outbound };
-    let Assignment { groups, excluded } = &assignment;
+    let Assignment { groups, excluded, .. } = &assignment;
+    let chosen = |group, member| chosen(group, member, assignment.cohort(member));
     PortEndpoints {
         port: port.number,
         name: port.name.to_string(),
         protocol: protocol(port.protocol),
         envoy_cluster: named(port.number, "", &service.key.host).to_string(),
         endpoints: groups.iter().flat_map(|g| g.members.iter().map(move |m| chosen(g, m))).collect(),
-        excluded: excluded.iter().map(|(endpoint, reason)| not_chosen(endpoint, reason)).collect(),
+        excluded: excluded.iter().map(|(endpoint, reason)| not_chosen(*endpoint, reason)).collect(),
     }
 }
 
-fn address(endpoint: &Endpoint) -> String {
-    std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string()
+fn address(endpoint: Endpoint) -> String {
+    std::net::SocketAddr::new(endpoint.address(), endpoint.port()).to_string()
 }
 
-fn chosen(group: &Group, member: &Member) -> Chosen {
-    let (cluster, network, pod, stands_for) = match &member.origin {
-        Origin::Endpoint(endpoint) => {
-            let w = &endpoint.workload;
-            (w.cluster.to_string(), w.network.to_string(), Some(w.name.to_string()), None)
+fn chosen(group: &Group, member: &Member, cohort: &Cohort) -> Chosen {
+    let (cluster, network, pod, stands_for) = match &cohort.origin {
+        Origin::Endpoint { workload, .. } => {
+            let pod = member.endpoint.map(|endpoint| endpoint.name().into_owned());
+            (workload.cluster.to_string(), workload.network.to_string(), pod, None)
         }
         Origin::Gateway { gateway, behind } => {
-            let mut behind: Vec<_> = behind.iter().map(|e| address(e)).collect();
+            let mut behind: Vec<_> = behind.iter().map(|e| address(*e)).collect();
             behind.sort();
             behind.dedup();
             (gateway.cluster.to_string(), gateway.network.to_string(), None, Some(behind))
@@ -205,14 +206,14 @@ fn chosen(group: &Group, member: &Member) -> Chosen {
         priority: group.priority,
         weight: member.weight,
         health: health(member.health).to_owned(),
-        mtls: member.mtls,
+        mtls: cohort.mtls,
         pod,
         stands_for,
     }
 }
 
-fn not_chosen(endpoint: &Endpoint, why: &Excluded) -> NotChosen {
-    let workload = &endpoint.workload;
+fn not_chosen(endpoint: Endpoint, why: &Excluded) -> NotChosen {
+    let workload = endpoint.workload();
     let mut details = serde_json::to_value(why).unwrap_or_default();
     let reason = details.as_object_mut().and_then(|fields| fields.remove("reason"));
     NotChosen {
@@ -220,8 +221,8 @@ fn not_chosen(endpoint: &Endpoint, why: &Excluded) -> NotChosen {
         cluster: workload.cluster.to_string(),
         network: workload.network.to_string(),
         locality: workload.locality.to_string(),
-        health: health(endpoint.health).to_owned(),
-        pod: workload.name.to_string(),
+        health: health(endpoint.health()).to_owned(),
+        pod: endpoint.name().into_owned(),
         reason: reason.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
         details,
         message: why.to_string(),

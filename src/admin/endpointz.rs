@@ -1,9 +1,6 @@
 //! `/debug/endpointz` (istiod's `endpointShardz`): every endpoint of every service, cluster by cluster.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use axum::extract::State;
 use serde::Serialize;
@@ -26,7 +23,7 @@ struct Shards<'a> {
     #[serde(rename = "Shards")]
     shards: BTreeMap<String, Vec<Entry<'a>>>,
     #[serde(rename = "ServiceAccounts")]
-    accounts: &'a BTreeSet<Arc<str>>,
+    accounts: Vec<&'a Arc<str>>,
 }
 
 /// istiod's IstioEndpoint.
@@ -45,10 +42,10 @@ struct Entry<'a> {
     service_account: Option<&'a str>,
     namespace: &'a str,
     /// The pod's name, which istiod leaves out.
-    pod_name: &'a str,
-    workload_name: &'a str,
+    pod_name: Cow<'a, str>,
+    workload_name: Cow<'a, str>,
     node_name: Option<&'a str>,
-    labels: &'a Labels,
+    labels: Labels,
 }
 
 #[derive(Serialize)]
@@ -69,23 +66,23 @@ pub fn health(health: Health) -> &'static str {
     }
 }
 
-fn entry(endpoint: &Endpoint) -> Entry<'_> {
-    let workload = &endpoint.workload;
+fn entry(endpoint: Endpoint<'_>) -> Entry<'_> {
+    let workload = endpoint.workload();
     Entry {
-        addresses: [endpoint.address.to_string()],
-        endpoint_port: endpoint.port,
-        service_port_name: &endpoint.port_name,
-        health_status: health(endpoint.health),
-        lb_weight: endpoint.weight,
+        addresses: [endpoint.address().to_string()],
+        endpoint_port: endpoint.port(),
+        service_port_name: endpoint.port_name(),
+        health_status: health(endpoint.health()),
+        lb_weight: workload.weight,
         network: workload.network.as_str(),
         locality: Place { label: workload.locality.to_string(), cluster: workload.cluster.as_str() },
         tls_mode: if workload.accepts_mtls { "istio" } else { "disabled" },
         service_account: workload.identity.as_deref(),
         namespace: &workload.namespace,
-        pod_name: &workload.name,
-        workload_name: &workload.workload,
-        node_name: workload.node.as_deref(),
-        labels: &workload.labels,
+        pod_name: endpoint.name(),
+        workload_name: workload.name.as_deref().map_or_else(|| endpoint.name(), Cow::Borrowed),
+        node_name: endpoint.node().map(|node| &**node),
+        labels: endpoint.labels(),
     }
 }
 
@@ -103,12 +100,11 @@ pub async fn endpointz(State(admin): State<AdminState>, params: Asked) -> Answer
         {
             continue;
         }
-        let shards = endpoints
-            .clusters
-            .iter()
-            .map(|(cluster, list)| (format!("Kubernetes/{cluster}"), list.iter().map(entry).collect()))
-            .collect();
-        let entry = Shards { shards, accounts: &endpoints.identities };
+        let mut shards: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (cluster, shard) in endpoints.shards() {
+            shards.entry(format!("Kubernetes/{cluster}")).or_default().extend(shard.iter().map(entry));
+        }
+        let entry = Shards { shards, accounts: endpoints.identities().collect() };
         table.entry(&key.host).or_default().insert(&key.namespace, entry);
     }
     json(&params, &table)

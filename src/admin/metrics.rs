@@ -145,7 +145,7 @@ impl Tables {
         let mut endpoints: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for endpoint in self.endpoints.iter().flat_map(|e| e.iter()) {
             *endpoints
-                .entry((endpoint.workload.cluster.as_str(), endpointz::health(endpoint.health)))
+                .entry((endpoint.workload().cluster.as_str(), endpointz::health(endpoint.health())))
                 .or_default() += 1;
         }
         let endpoints = endpoints.into_iter().map(|((c, h), n)| ([("cluster", c), ("health", h)], n));

@@ -19,7 +19,7 @@ use crate::{
     model::{
         ClusterId,
         change::ClusterState,
-        endpoint::{Endpoint, Health, ServiceEndpoints},
+        endpoint::{Health, Shard},
         kubernetes::{Service, ServiceType},
         port::Protocol,
     },
@@ -119,7 +119,7 @@ pub async fn servicemap(State(admin): State<AdminState>, params: Asked) -> Answe
 }
 
 /// A definition, its host, and the cluster's endpoints.
-type RawService = (Arc<Service>, String, Option<Arc<[Endpoint]>>);
+type RawService = (Arc<Service>, String, Vec<Arc<Shard>>);
 
 struct Raw {
     id: ClusterId,
@@ -140,8 +140,8 @@ fn collect(state: &pipeline::State) -> Vec<Raw> {
             .iter()
             .map(|(name, service)| {
                 let key = index.service_key(name);
-                let endpoints: &ServiceEndpoints = index.endpoints(&key);
-                (service.clone(), key.host.to_string(), endpoints.clusters.get(id).cloned())
+                let shards = index.endpoints(&key).shards_of(id).map(|(_, shard)| shard.clone()).collect();
+                (service.clone(), key.host.to_string(), shards)
             })
             .collect(),
     };
@@ -162,7 +162,7 @@ fn build(raw: Vec<Raw>) -> ServiceMap {
             services: cluster
                 .services
                 .into_iter()
-                .map(|(s, host, e)| service(&s, host, e.as_deref()))
+                .map(|(s, host, shards)| service(&s, host, &shards))
                 .collect(),
         })
         .collect();
@@ -174,7 +174,7 @@ fn build(raw: Vec<Raw>) -> ServiceMap {
     }
 }
 
-fn service(service: &Service, host: String, endpoints: Option<&[Endpoint]>) -> ClusterService {
+fn service(service: &Service, host: String, shards: &[Arc<Shard>]) -> ClusterService {
     let kind = match &service.kind {
         ServiceType::ClusterIp if service.headless => "Headless",
         ServiceType::ClusterIp => "ClusterIP",
@@ -187,10 +187,10 @@ fn service(service: &Service, host: String, endpoints: Option<&[Endpoint]>) -> C
         port: p.number,
         protocol: protocol(Protocol::select(p.transport, p.app_protocol.as_deref(), &p.name, p.number)),
     };
-    let endpoints = endpoints.unwrap_or_default();
-    let all: BTreeSet<_> = endpoints.iter().map(|e| e.address).collect();
+    let endpoints = || shards.iter().flat_map(|shard| shard.iter());
+    let all: BTreeSet<_> = endpoints().map(|e| e.address()).collect();
     let unready: BTreeSet<_> =
-        endpoints.iter().filter(|e| e.health != Health::Healthy).map(|e| e.address).collect();
+        endpoints().filter(|e| e.health() != Health::Healthy).map(|e| e.address()).collect();
     ClusterService {
         namespace: service.meta.namespace.to_string(),
         name: service.meta.name.to_string(),

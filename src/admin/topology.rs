@@ -78,7 +78,7 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
                         reason,
                         config_cluster: id == config,
                         services: objects.services.len(),
-                        pods: objects.pods.len(),
+                        pods: objects.pods.values().map(|pods| pods.len()).sum(),
                         nodes: objects.nodes.len(),
                     }
                 })

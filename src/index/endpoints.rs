@@ -1,135 +1,159 @@
-//! A service's endpoints in one cluster, from its slices, pods and nodes.
+//! Endpoints slice by slice: a slice's rows joined with their pods and nodes.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     Delta, Index,
-    inputs::{ClusterObjects, NETWORK_LABEL, NamespacedName},
+    inputs::{ClusterObjects, SliceOf},
+    interner::{Facts, Workloads},
 };
 use crate::model::{
     ClusterId, Labels, NetworkId,
-    endpoint::{Endpoint, Health, ServiceEndpoints, Workload},
-    kubernetes::{Pod, SliceEndpoint},
+    endpoint::{ServiceEndpoints, Shard},
+    kubernetes::EndpointSlice,
     locality::Locality,
     mesh::MeshConfig,
+    service::Resolution,
+    workload::{NETWORK_LABEL, Workload},
 };
 
+/// So many of the workloads met last are compared before all are searched.
+const NEAR: usize = 4;
+
 impl Index {
-    /// Assembles a service's endpoints in one cluster again and records what that changes.
-    pub(super) fn update_endpoints(&mut self, id: &ClusterId, name: &NamespacedName, delta: &mut Delta) {
-        let key = self.service_key(name);
-        let list =
-            self.inputs.clusters.get(id).map(|c| assemble(id, c, name, &self.mesh)).unwrap_or_default();
-        let old = self.endpoints.get(&key);
-        let old_list = old.and_then(|e| e.clusters.get(id));
-        if old_list.map_or(list.is_empty(), |old| **old == *list) {
+    /// Joins a slice again and records what that changes. `again`: also who is behind rows that did not change.
+    pub(super) fn update_slice(&mut self, of: &SliceOf, again: bool, delta: &mut Delta) {
+        let key = self.service_key(&of.service);
+        let endpoints = self.endpoints.get(&key);
+        let old = endpoints.and_then(|e| e.shard(&of.cluster, &of.slice)).cloned();
+        let slice = self.inputs.clusters.get(&of.cluster).and_then(|cluster| {
+            let slice = cluster.slices.get(&(of.service.0.clone(), of.slice.clone()))?;
+            // A slice may have gone over to another service; one without endpoints or ports is nothing.
+            let counts =
+                slice.service == of.service.1 && !slice.endpoints.is_empty() && !slice.ports.is_empty();
+            counts.then_some((cluster, slice))
+        });
+        let new = slice.map(|(cluster, slice)| {
+            let known = old.as_deref().filter(|_| !again);
+            join(&of.cluster, cluster, slice, known, &self.mesh, &mut self.workloads)
+        });
+        let same_places = match (&old, &new) {
+            (Some(old), Some(new)) => old.same_places(new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        let new = new.map(|shard| match old.as_deref().filter(|_| same_places) {
+            Some(old) => shard.with_hidden(old.hidden().into()),
+            None => shard,
+        });
+        self.workloads.acquire(new.as_ref().map_or(&[], |shard| shard.workloads()));
+        if old.as_deref() == new.as_ref() {
+            self.workloads.release(new.as_ref().map_or(&[], |shard| shard.workloads()));
             return;
         }
-        let mut new = old.map(|e| (**e).clone()).unwrap_or_default();
-        if list.is_empty() {
-            new.clusters.remove(id);
-        } else {
-            new.clusters.insert(id.clone(), list.into());
-        }
-        let identities = new.iter().filter_map(|e| e.workload.identity.clone()).collect();
-        let localities = new.iter().map(|e| e.workload.locality.clone()).collect();
-        new.identities = identities;
-        new.localities = localities;
+        self.workloads.release(old.as_ref().map_or(&[], |shard| shard.workloads()));
 
+        let all = self.endpoints.entry(key.clone()).or_default();
+        let endpoints = Arc::make_mut(all);
+        let traits = |e: &ServiceEndpoints| (e.spans_localities(), e.all_accept_mtls(), e.is_empty());
+        let before = traits(endpoints);
+        let new = new.map(Arc::new);
+        let identities = endpoints.put(&of.cluster, &of.slice, new.clone());
+        if !same_places {
+            hide_again(endpoints, of, [old.as_ref(), new.as_ref()]);
+        }
+        let after = traits(endpoints);
+        self.counts.spans(before.0, after.0);
+        if after.2 {
+            self.endpoints.remove(&key);
+        }
+
+        let service = self.services.get(&key);
+        let ports = service.into_iter().flat_map(|s| &s.ports).map(|p| p.number);
         // What clusters and routes depend on, not only assignments: the identities that clients accept, whether failover
         // is possible, and (for headless services) whether every endpoint takes mutual TLS.
-        let traits = |e: &ServiceEndpoints| {
-            (e.localities.len() > 1, e.iter().all(|e| e.workload.accepts_mtls), e.clusters.is_empty())
-        };
-        if old.map(|e| (&e.identities, traits(e))) != Some((&new.identities, traits(&new))) {
+        if identities || before != after {
             delta.services.insert(key.clone());
-            if let Some(service) = self.services.get(&key) {
-                delta.ports.extend(service.ports.iter().map(|p| p.number));
-            }
-        } else if let Some(service) = self.services.get(&key)
-            && service.resolution == crate::model::service::Resolution::Passthrough
-        {
+            delta.ports.extend(ports);
+        } else if service.is_some_and(|s| s.resolution == Resolution::Passthrough) {
             // Headless services have a listener for each endpoint.
-            delta.ports.extend(service.ports.iter().map(|p| p.number));
-        }
-        self.counts.endpoints(old.map(|e| &**e), -1);
-        self.counts.endpoints(Some(&new), 1);
-        if new.clusters.is_empty() {
-            self.endpoints.remove(&key);
-        } else {
-            self.endpoints.insert(key.clone(), Arc::new(new));
+            delta.ports.extend(ports);
         }
         delta.endpoints.insert(key);
     }
 }
 
-fn assemble(
-    id: &ClusterId,
-    cluster: &ClusterObjects,
-    name: &NamespacedName,
-    mesh: &MeshConfig,
-) -> Vec<Endpoint> {
-    // Slices overlap while the controller moves endpoints between them: the first by name holds.
-    let mut found: BTreeMap<(IpAddr, u16, Arc<str>), Endpoint> = BTreeMap::new();
-    for slice in cluster.slices.get(name).into_iter().flat_map(BTreeMap::values) {
-        for endpoint in &slice.endpoints {
-            let Some(address) = endpoint.addresses.first().copied() else { continue };
-            let pod = endpoint.pod.as_ref().and_then(|pod| cluster.pods.get(&(name.0.clone(), pod.clone())));
-            let workload = Arc::new(workload(id, cluster, &name.0, endpoint, address, pod, mesh));
-            for port in &slice.ports {
-                found.entry((address, port.number, port.name.clone())).or_insert_with(|| Endpoint {
-                    address,
-                    port: port.number,
-                    port_name: port.name.clone(),
-                    health: health(endpoint),
-                    weight: 1,
-                    workload: workload.clone(),
-                });
-            }
+/// After a slice's addresses changed: what each slice of the cluster hides of those after it.
+fn hide_again(endpoints: &mut ServiceEndpoints, of: &SliceOf, changed: [Option<&Arc<Shard>>; 2]) {
+    let all: Vec<_> =
+        endpoints.shards_of(&of.cluster).map(|(name, shard)| (name.clone(), shard.clone())).collect();
+    for (i, (name, shard)) in all.iter().enumerate() {
+        let concerned = *name == of.slice || changed.iter().flatten().any(|other| shard.overlaps(other));
+        if !concerned {
+            continue;
+        }
+        let hidden = shard.hide(all[..i].iter().map(|(_, earlier)| &**earlier));
+        if *hidden != *shard.hidden() {
+            let shard = Shard::new(shard.slice().clone(), shard.of_rows().cloned()).with_hidden(hidden);
+            endpoints.put(&of.cluster, name, Some(Arc::new(shard)));
         }
     }
-    found.into_values().collect()
 }
 
-fn health(endpoint: &SliceEndpoint) -> Health {
-    match (endpoint.ready, endpoint.terminating, endpoint.serving) {
-        (true, _, _) => Health::Healthy,
-        (false, true, true) => Health::Draining,
-        (false, true, false) => Health::Terminating,
-        (false, false, _) => Health::Unhealthy,
-    }
-}
-
-fn workload(
+/// `known`: the shard before, whose pods and nodes are as they were.
+fn join(
     id: &ClusterId,
     cluster: &ClusterObjects,
-    namespace: &Arc<str>,
-    endpoint: &SliceEndpoint,
-    address: IpAddr,
-    pod: Option<&Arc<Pod>>,
+    slice: &Arc<EndpointSlice>,
+    known: Option<&Shard>,
     mesh: &MeshConfig,
-) -> Workload {
-    let node = pod.and_then(|p| p.node.as_ref()).or(endpoint.node.as_ref());
-    let none = Labels::new();
-    let pod_labels = pod.map_or(&none, |p| &p.meta.labels);
-    let network = network_of(id, cluster, pod_labels, mesh);
-    let locality = locality_of(cluster, pod_labels, node);
+    workloads: &mut Workloads,
+) -> Shard {
     let trust_domain = cluster.mesh.as_ref().map_or(&mesh.trust_domain, |m| &m.trust_domain);
-    let identity =
-        pod.map(|p| format!("spiffe://{trust_domain}/ns/{namespace}/sa/{}", p.service_account).into());
-    let name: Arc<str> = pod.map_or_else(|| address.to_string().into(), |p| p.meta.name.clone());
-    Workload {
-        cluster: id.clone(),
-        namespace: namespace.clone(),
-        labels: with_topology(pod_labels, id, &network, &locality, node),
-        network,
-        locality,
-        identity,
-        accepts_mtls: pod_labels.get("security.istio.io/tlsMode").is_some_and(|mode| &**mode == "istio"),
-        node: node.cloned(),
-        workload: pod.map_or_else(|| name.clone(), |p| p.workload.clone()),
-        name,
-    }
+    let cluster_network = network_of(id, cluster, &Labels::new(), mesh);
+    let rows = &slice.endpoints;
+    let pods = cluster.pods.get(&slice.namespace);
+    let mut before = known.map(|shard| (shard, 0));
+    let mut near: Vec<Arc<Workload>> = Vec::new();
+    let of_rows = (0..rows.len()).map(|row| {
+        if let Some((shard, at)) = &mut before
+            && let Some(workload) = shard.same_row(rows, row, at)
+        {
+            return workload.clone();
+        }
+        let pod = rows.pod(row).and_then(|pod| pods?.get(pod));
+        let node = pod.and_then(|p| p.node.as_ref()).or(rows.node(row));
+        let facts = match pod {
+            Some(pod) => Facts {
+                cluster: id,
+                namespace: &slice.namespace,
+                network: match pod.meta.labels.get(NETWORK_LABEL) {
+                    Some(label) => Cow::Owned(NetworkId(label.clone())),
+                    None => Cow::Borrowed(&cluster_network),
+                },
+                locality: locality_of(cluster, &pod.meta.labels, node),
+                trust_domain,
+                pod: Some(pod),
+            },
+            None => Facts {
+                cluster: id,
+                namespace: &slice.namespace,
+                network: Cow::Borrowed(&cluster_network),
+                locality: locality_of_node(cluster, node),
+                trust_domain,
+                pod: None,
+            },
+        };
+        if let Some(workload) = near.iter().rev().find(|workload| facts.are_of(workload)) {
+            return workload.clone();
+        }
+        let workload = workloads.intern(&facts);
+        if near.len() == NEAR {
+            near.remove(0);
+        }
+        near.push(workload.clone());
+        workload
+    });
+    Shard::new(slice.clone(), of_rows)
 }
 
 /// Istio's order: the pod's label, the label of the cluster's system namespace, `meshNetworks` by registry.
@@ -148,52 +172,22 @@ pub(super) fn network_of(
 }
 
 /// The pod's own label (with `.` for `/`, which label values cannot hold), else its node's labels.
-pub(super) fn locality_of(cluster: &ClusterObjects, pod: &Labels, node: Option<&Arc<str>>) -> Locality {
+pub(super) fn locality_of<'a>(
+    cluster: &'a ClusterObjects,
+    pod: &Labels,
+    node: Option<&Arc<str>>,
+) -> Cow<'a, Locality> {
     let own = ["topology.istio.io/locality", "istio-locality"].iter().find_map(|l| pod.get(*l));
     if let Some(text) = own.filter(|t| !t.is_empty()) {
         let text = if text.contains('/') { text.to_string() } else { text.replace('.', "/") };
-        return text.parse().unwrap_or_default();
+        return Cow::Owned(text.parse().unwrap_or_default());
     }
-    let Some(node) = node.and_then(|n| cluster.nodes.get(n)) else { return Locality::default() };
-    let label = |names: &[&str]| {
-        names.iter().find_map(|n| node.meta.labels.get(*n)).cloned().unwrap_or_else(|| "".into())
-    };
-    Locality {
-        region: label(&["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]),
-        zone: label(&["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]),
-        subzone: label(&["topology.istio.io/subzone"]),
-    }
+    locality_of_node(cluster, node)
 }
 
-/// Istio adds these to a workload's labels, so that subsets and `failoverPriority` can select by place.
-pub(super) fn with_topology(
-    labels: &Labels,
-    cluster: &ClusterId,
-    network: &NetworkId,
-    locality: &Locality,
-    node: Option<&Arc<str>>,
-) -> Labels {
-    let mut labels = labels.clone();
-    let mut add = |name: &str, value: &Arc<str>| {
-        if !value.is_empty() {
-            labels.insert(name.into(), value.clone());
-        }
-    };
-    add("topology.istio.io/cluster", &cluster.0);
-    add(NETWORK_LABEL, &network.0);
-    add("topology.kubernetes.io/region", &locality.region);
-    add("topology.kubernetes.io/zone", &locality.zone);
-    add("topology.istio.io/subzone", &locality.subzone);
-    if let Some(node) = node {
-        add("kubernetes.io/hostname", node);
-    }
-    labels
-}
-
-impl super::scope::Counts {
-    fn endpoints(&mut self, endpoints: Option<&ServiceEndpoints>, by: i64) {
-        if endpoints.is_some_and(|e| e.localities.len() > 1) {
-            self.spanning += by;
-        }
+fn locality_of_node<'a>(cluster: &'a ClusterObjects, node: Option<&Arc<str>>) -> Cow<'a, Locality> {
+    match node.and_then(|node| cluster.locality_of_node(node)) {
+        Some(locality) => Cow::Borrowed(locality),
+        None => Cow::Owned(Locality::default()),
     }
 }

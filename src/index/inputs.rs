@@ -1,22 +1,22 @@
 //! The objects as the sources sent them, per cluster, with the few reverse look-ups that tell what an object touches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
+use super::slices::Slices;
 use crate::model::{
     Change, ClusterId, Labels, Object, ObjectKey,
     change::ClusterState,
     destination_rule::DestinationRule,
     gateway::Gateway,
-    kubernetes::{EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount, ServiceType},
+    kubernetes::{EndpointSlice, Meta, Namespace, Node, Pod, Service, ServiceAccount, ServiceType},
+    locality::Locality,
     mesh::MeshConfig,
     peer_authentication::PeerAuthentication,
+    workload::{NETWORK_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL},
 };
-
-/// Label that names a network: on pods, on the system namespace, on gateway Services.
-pub const NETWORK_LABEL: &str = "topology.istio.io/network";
 
 /// Namespace and name.
 pub type NamespacedName = (Arc<str>, Arc<str>);
@@ -41,10 +41,10 @@ pub struct ClusterObjects {
     pub service_accounts: BTreeMap<NamespacedName, Arc<ServiceAccount>>,
     /// By namespace and name.
     pub services: BTreeMap<NamespacedName, Arc<Service>>,
+    /// By namespace, then by name.
+    pub pods: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Pod>>>,
     /// By namespace and name.
-    pub pods: HashMap<NamespacedName, Arc<Pod>>,
-    /// By namespace and service, then by slice name.
-    pub slices: BTreeMap<NamespacedName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
+    pub slices: Slices,
     /// By namespace and name.
     pub gateways: BTreeMap<NamespacedName, Arc<Gateway>>,
     /// By namespace and name.
@@ -53,9 +53,18 @@ pub struct ClusterObjects {
     pub peer_authentications: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
     /// The cluster's own mesh configuration.
     pub mesh: Option<Arc<MeshConfig>>,
-    service_of_slice: HashMap<NamespacedName, Arc<str>>,
-    services_of_pod: HashMap<NamespacedName, BTreeMap<Arc<str>, u32>>,
-    services_of_node: HashMap<Arc<str>, BTreeMap<NamespacedName, u32>>,
+    /// By node: what its labels say.
+    localities: HashMap<Arc<str>, Locality>,
+}
+
+/// A slice, as a part of a service in one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SliceOf {
+    pub cluster: ClusterId,
+    /// Namespace and name.
+    pub service: NamespacedName,
+    /// The slice's name.
+    pub slice: Arc<str>,
 }
 
 /// What a batch of changes touched, before anything is derived.
@@ -70,8 +79,12 @@ pub struct Touched {
     pub peers: BTreeSet<Arc<str>>,
     /// Service definitions, by namespace and name.
     pub services: BTreeSet<NamespacedName>,
-    /// Endpoints of a service in one cluster.
-    pub endpoints: BTreeSet<(ClusterId, NamespacedName)>,
+    /// Slices that changed, came or went.
+    pub slices: HashSet<SliceOf>,
+    /// Slices of which a pod, a node or what is known of their cluster changed: who is behind each row is asked again.
+    pub joins: HashSet<SliceOf>,
+    /// Nodes whose localities changed.
+    pub nodes: BTreeMap<ClusterId, HashSet<Arc<str>>>,
     /// Pods: cluster, namespace, name.
     pub pods: BTreeSet<(ClusterId, Arc<str>, Arc<str>)>,
 }
@@ -85,13 +98,37 @@ impl Touched {
         self.rules = true;
         for (id, cluster) in &inputs.clusters {
             self.services.extend(cluster.services.keys().cloned());
-            self.endpoints.extend(cluster.slices.keys().map(|s| (id.clone(), s.clone())));
+            self.joins.extend(cluster.slices.iter().map(|s| slice_of(id, s)));
             self.peers.extend(cluster.peer_authentications.keys().map(|(ns, _)| ns.clone()));
         }
     }
 
     fn endpoints_of_cluster(&mut self, id: &ClusterId, cluster: &ClusterObjects) {
-        self.endpoints.extend(cluster.slices.keys().map(|s| (id.clone(), s.clone())));
+        self.joins.extend(cluster.slices.iter().map(|s| slice_of(id, s)));
+    }
+
+    /// Follows nodes to the pods and endpoints on them; one look at all of a cluster for however many nodes of it.
+    pub fn follow_nodes(&mut self, inputs: &Inputs) {
+        for (id, nodes) in std::mem::take(&mut self.nodes) {
+            let Some(cluster) = inputs.clusters.get(&id) else { continue };
+            self.joins.extend(cluster.slices.on_nodes(&nodes).map(|s| slice_of(&id, s)));
+            let on_one = |pod: &Pod| pod.node.as_ref().is_some_and(|node| nodes.contains(node));
+            for pod in cluster.pods.values().flat_map(HashMap::values).filter(|pod| on_one(pod)) {
+                let Meta { namespace, name, .. } = &pod.meta;
+                let slices = cluster.slices.of_pod(namespace, name);
+                self.joins.extend(slices.map(|s| slice_of(&id, s)));
+                // Proxies on it take its locality.
+                self.pods.insert((id.clone(), namespace.clone(), name.clone()));
+            }
+        }
+    }
+}
+
+fn slice_of(id: &ClusterId, slice: &EndpointSlice) -> SliceOf {
+    SliceOf {
+        cluster: id.clone(),
+        service: (slice.namespace.clone(), slice.service.clone()),
+        slice: slice.name.clone(),
     }
 }
 
@@ -134,14 +171,12 @@ impl Default for ClusterObjects {
             service_accounts: BTreeMap::new(),
             services: BTreeMap::new(),
             pods: HashMap::new(),
-            slices: BTreeMap::new(),
+            slices: Slices::default(),
             gateways: BTreeMap::new(),
             destination_rules: BTreeMap::new(),
             peer_authentications: BTreeMap::new(),
             mesh: None,
-            service_of_slice: HashMap::new(),
-            services_of_pod: HashMap::new(),
-            services_of_node: HashMap::new(),
+            localities: HashMap::new(),
         }
     }
 }
@@ -194,16 +229,21 @@ impl ClusterObjects {
                 if new.as_ref() == self.nodes.get(&key.name) {
                     return;
                 }
+                let locality = new.as_deref().map(locality_of_node);
+                if self.localities.get(&key.name) != locality.as_ref() {
+                    touched.nodes.entry(id()).or_default().insert(key.name.clone());
+                }
+                match locality {
+                    Some(locality) => drop(self.localities.insert(key.name.clone(), locality)),
+                    None => drop(self.localities.remove(&key.name)),
+                }
+                // Gateways of type NodePort are entered at the addresses of nodes.
+                let addressed = |node: Option<&Arc<Node>>| node.is_some_and(|n| !n.external_ips.is_empty());
+                touched.networks |= addressed(new.as_ref()) || addressed(self.nodes.get(&key.name));
                 match new {
                     Some(node) => drop(self.nodes.insert(key.name.clone(), node)),
                     None => drop(self.nodes.remove(&key.name)),
                 }
-                touched.networks = true;
-                let services = self.services_of_node.get(&key.name).into_iter().flat_map(BTreeMap::keys);
-                touched.endpoints.extend(services.map(|s| (id(), s.clone())));
-                // Proxies on it take its locality.
-                let pods = self.pods.iter().filter(|(_, p)| p.node.as_ref() == Some(&key.name));
-                touched.pods.extend(pods.map(|((ns, n), _)| (id(), ns.clone(), n.clone())));
             }
             Kind::ServiceAccount => drop(swap(&mut self.service_accounts, &name, typed!(ServiceAccount))),
             Kind::Service => {
@@ -219,18 +259,34 @@ impl ClusterObjects {
             }
             Kind::Pod => {
                 let new = typed!(Pod);
-                if new.as_ref() == self.pods.get(&name) {
+                if new.as_ref() == self.pod(&name.0, &name.1) {
                     return;
                 }
                 match new {
-                    Some(pod) => drop(self.pods.insert(name.clone(), pod)),
-                    None => drop(self.pods.remove(&name)),
+                    Some(pod) => {
+                        drop(self.pods.entry(name.0.clone()).or_default().insert(name.1.clone(), pod))
+                    }
+                    None => {
+                        let others = self.pods.get_mut(&name.0).is_some_and(|pods| {
+                            pods.remove(&name.1);
+                            !pods.is_empty()
+                        });
+                        if !others {
+                            self.pods.remove(&name.0);
+                        }
+                    }
                 }
-                let services = self.services_of_pod.get(&name).into_iter().flat_map(BTreeMap::keys);
-                touched.endpoints.extend(services.map(|s| (id(), (name.0.clone(), s.clone()))));
+                let slices = self.slices.of_pod(&name.0, &name.1);
+                touched.joins.extend(slices.map(|s| slice_of(&key.cluster, s)));
                 touched.pods.insert((id(), name.0, name.1));
             }
-            Kind::EndpointSlice => self.put_slice(name, typed!(EndpointSlice), &key.cluster, touched),
+            Kind::EndpointSlice => {
+                let new = typed!(EndpointSlice);
+                if let Some(old) = self.slices.put(&name, new.clone()) {
+                    let both = [old, new].into_iter().flatten();
+                    touched.slices.extend(both.map(|s| slice_of(&key.cluster, &s)));
+                }
+            }
             Kind::MeshConfig => {
                 let new = typed!(MeshConfig);
                 if self.mesh != new {
@@ -258,60 +314,14 @@ impl ClusterObjects {
         }
     }
 
-    fn put_slice(
-        &mut self,
-        name: NamespacedName,
-        new: Option<Arc<EndpointSlice>>,
-        id: &ClusterId,
-        touched: &mut Touched,
-    ) {
-        let (namespace, slice_name) = name.clone();
-        let old_service = self.service_of_slice.get(&name).cloned();
-        let old = old_service.as_ref().and_then(|service| {
-            self.slices.get(&(namespace.clone(), service.clone())).and_then(|s| s.get(&slice_name)).cloned()
-        });
-        if old == new {
-            return;
-        }
-        if let (Some(old), Some(service)) = (&old, old_service) {
-            let key = (namespace.clone(), service);
-            if let Some(slices) = self.slices.get_mut(&key) {
-                slices.remove(&slice_name);
-                if slices.is_empty() {
-                    self.slices.remove(&key);
-                }
-            }
-            self.service_of_slice.remove(&name);
-            self.count_slice(old, &key, false);
-            touched.endpoints.insert((id.clone(), key));
-        }
-        if let Some(new) = new {
-            let key = (namespace, new.service.clone());
-            self.service_of_slice.insert(name, new.service.clone());
-            self.count_slice(&new, &key, true);
-            self.slices.entry(key.clone()).or_default().insert(slice_name, new);
-            touched.endpoints.insert((id.clone(), key));
-        }
+    /// A pod.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(namespace)?.get(name)
     }
 
-    /// Keeps the look-ups from pods and nodes to services.
-    fn count_slice(&mut self, slice: &EndpointSlice, key: &NamespacedName, add: bool) {
-        for endpoint in &slice.endpoints {
-            if let Some(pod) = &endpoint.pod {
-                let of_pod = self.services_of_pod.entry((key.0.clone(), pod.clone())).or_default();
-                count(of_pod, &key.1, add);
-                if of_pod.is_empty() {
-                    self.services_of_pod.remove(&(key.0.clone(), pod.clone()));
-                }
-            }
-            if let Some(node) = &endpoint.node {
-                let of_node = self.services_of_node.entry(node.clone()).or_default();
-                count(of_node, key, add);
-                if of_node.is_empty() {
-                    self.services_of_node.remove(node);
-                }
-            }
-        }
+    /// What a node's labels say of its place.
+    pub fn locality_of_node(&self, node: &str) -> Option<&Locality> {
+        self.localities.get(node)
     }
 
     /// The network label of the system namespace.
@@ -336,13 +346,13 @@ impl ClusterObjects {
     }
 }
 
-fn count<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K, add: bool) {
-    if add {
-        *counts.entry(key.clone()).or_default() += 1;
-    } else if let Some(n) = counts.get_mut(key) {
-        *n -= 1;
-        if *n == 0 {
-            counts.remove(key);
-        }
+fn locality_of_node(node: &Node) -> Locality {
+    let label = |names: &[&str]| {
+        names.iter().find_map(|n| node.meta.labels.get(*n)).cloned().unwrap_or_else(|| "".into())
+    };
+    Locality {
+        region: label(&[REGION_LABEL, "failure-domain.beta.kubernetes.io/region"]),
+        zone: label(&[ZONE_LABEL, "failure-domain.beta.kubernetes.io/zone"]),
+        subzone: label(&[SUBZONE_LABEL]),
     }
 }

@@ -10,11 +10,13 @@
 pub mod delta;
 mod endpoints;
 mod inputs;
+mod interner;
 mod networks;
 mod peers;
 mod rules;
 mod scope;
 mod services;
+mod slices;
 mod workloads;
 
 #[cfg(test)]
@@ -35,11 +37,12 @@ pub use workloads::Target;
 use crate::model::{
     Change, ClusterId,
     change::ClusterState,
-    endpoint::{ServiceEndpoints, Workload},
+    endpoint::ServiceEndpoints,
     gateway::Gateway,
     mesh::MeshConfig,
     peer_authentication::MtlsMode,
     service::{ExportTo, Service, ServiceKey},
+    workload::Workload,
 };
 
 /// What the operator chose at start.
@@ -63,6 +66,8 @@ pub struct Index {
     services: BTreeMap<ServiceKey, Arc<Service>>,
     by_port: BTreeMap<u16, BTreeSet<ServiceKey>>,
     endpoints: BTreeMap<ServiceKey, Arc<ServiceEndpoints>>,
+    /// What endpoints share.
+    workloads: interner::Workloads,
     networks: Networks,
     rules: rules::Rules,
     peers: peers::Peers,
@@ -81,6 +86,7 @@ impl Index {
             services: BTreeMap::new(),
             by_port: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            workloads: interner::Workloads::default(),
             networks: Networks::default(),
             rules: rules::Rules::default(),
             peers: peers::Peers::default(),
@@ -96,6 +102,7 @@ impl Index {
         for change in changes {
             self.inputs.apply(change, &self.options.config_cluster, &mut touched);
         }
+        touched.follow_nodes(&self.inputs);
         let mut delta = Delta::default();
 
         if touched.mesh {
@@ -130,8 +137,12 @@ impl Index {
         for name in &touched.services {
             self.update_service(name, &mut delta);
         }
-        for (cluster, name) in &touched.endpoints {
-            self.update_endpoints(cluster, name, &mut delta);
+        touched.slices.retain(|slice| !touched.joins.contains(slice));
+        for slice in &touched.slices {
+            self.update_slice(slice, false, &mut delta);
+        }
+        for slice in &touched.joins {
+            self.update_slice(slice, true, &mut delta);
         }
         delta.proxies.pods.extend(touched.pods);
         delta.proxies.all |= touched.proxies;
@@ -215,7 +226,7 @@ impl Index {
     /// several clusters define it. The latter holds on while a cluster has no endpoints, so that clusters and routes
     /// do not change in the moment of a failover.
     pub fn spans_localities(&self, service: &Service) -> bool {
-        service.sources.len() > 1 || self.endpoints(&service.key).localities.len() > 1
+        service.sources.len() > 1 || self.endpoints(&service.key).spans_localities()
     }
 
     /// How networks are entered.
@@ -235,7 +246,7 @@ impl Index {
 
     /// What a workload accepts on one of its ports.
     pub fn workload_mtls(&self, workload: &Workload, port: u16) -> MtlsMode {
-        self.peers.workload(&workload.namespace, &workload.labels).mode(port)
+        self.peers.workload(&workload.namespace, |name| workload.label(name)).mode(port)
     }
 
     /// The Gateways of the config cluster, oldest first.

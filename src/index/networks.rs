@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::{ClusterObjects, Inputs, NETWORK_LABEL};
+use super::inputs::{ClusterObjects, Inputs};
 use crate::model::{
     ClusterId, Labels, NetworkId,
     endpoint::NetworkGateway,
     kubernetes::{Service, ServiceType},
     mesh::MeshConfig,
     name::selects,
+    workload::NETWORK_LABEL,
 };
 
 /// Label with the port that routes by SNI, if it is not 15443.

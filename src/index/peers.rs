@@ -7,9 +7,8 @@ use std::{
 
 use super::{Delta, Options, inputs::Inputs};
 use crate::model::{
-    Labels,
     mesh::MeshConfig,
-    name::selects,
+    name::selects_by,
     peer_authentication::{MtlsMode, PeerAuthentication},
     service::{Service, ServiceKey},
 };
@@ -98,10 +97,15 @@ impl Peers {
     }
 
     /// What a workload accepts: the oldest policy that selects it, else the namespace's, else the mesh's.
-    pub fn workload(&self, namespace: &str, labels: &Labels) -> WorkloadMtls {
+    pub fn workload<'a>(
+        &self,
+        namespace: &str,
+        label: impl Fn(&str) -> Option<&'a Arc<str>>,
+    ) -> WorkloadMtls {
         let inherited = self.namespace(namespace);
         let selected = self.namespaces.get(namespace).into_iter().flat_map(|n| &n.selected);
-        let policy = selected.into_iter().find(|p| p.selector.as_ref().is_some_and(|s| selects(s, labels)));
+        let policy =
+            selected.into_iter().find(|p| p.selector.as_ref().is_some_and(|s| selects_by(s, &label)));
         let Some(policy) = policy else { return WorkloadMtls { default: inherited, ports: BTreeMap::new() } };
         let default = policy.mode.unwrap_or(inherited);
         let ports = policy.ports.iter().map(|(port, mode)| (*port, mode.unwrap_or(default))).collect();

@@ -67,6 +67,11 @@ impl Counts {
             }
         }
     }
+
+    /// A service's endpoints come to be in several localities, or cease to.
+    pub fn spans(&mut self, before: bool, after: bool) {
+        self.spanning += i64::from(after) - i64::from(before);
+    }
 }
 
 impl Index {

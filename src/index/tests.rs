@@ -26,12 +26,14 @@ fn index() -> Index {
 
 fn put(cluster: &str, object: Object) -> Change {
     let meta = match &object {
+        Object::EndpointSlice(o) => {
+            return Change::Upsert(mk_key(cluster, Kind::EndpointSlice, &o.namespace, &o.name), object);
+        }
         Object::Namespace(o) => &o.meta,
         Object::Node(o) => &o.meta,
         Object::ServiceAccount(o) => &o.meta,
         Object::Service(o) => &o.meta,
         Object::Pod(o) => &o.meta,
-        Object::EndpointSlice(o) => &o.meta,
         Object::MeshConfig(_) => {
             return Change::Upsert(mk_key(cluster, Kind::MeshConfig, "istio-system", "istio"), object);
         }
@@ -86,18 +88,18 @@ fn mk_pod(name: &str, labels: &[(&str, &str)]) -> Pod {
 }
 
 fn mk_slice(name: &str, pod: Option<&str>, ready: bool, terminating: bool, serving: bool) -> EndpointSlice {
+    let endpoint = SliceEndpoint {
+        health: Health::of(ready, serving, terminating),
+        node: Some("n1".into()),
+        pod: pod.map(Into::into),
+        ..SliceEndpoint::at([10, 1, 0, 1])
+    };
     EndpointSlice {
-        meta: mk_meta("production", name, 0),
+        namespace: "production".into(),
+        name: name.into(),
         service: "backend".into(),
-        ports: vec![SlicePort { name: "http".into(), number: 8080 }],
-        endpoints: vec![SliceEndpoint {
-            addresses: vec![[10, 1, 0, 1].into()],
-            ready,
-            serving,
-            terminating,
-            node: Some("n1".into()),
-            pod: pod.map(Into::into),
-        }],
+        ports: [SlicePort { name: "http".into(), number: 8080 }].into(),
+        endpoints: [endpoint].into_iter().collect(),
     }
 }
 
@@ -176,15 +178,15 @@ fn an_endpoint_is_what_its_pod_node_and_namespace_say() {
         put("west", Object::EndpointSlice(Arc::new(mk_slice("s", Some("p"), true, false, true)))),
     ]);
     let service = backend(&index);
-    let unknown = index.endpoints(&service.key).iter().next().expect("one endpoint").clone();
-    assert_eq!(unknown.workload.identity, None, "a pod that is not known yet has no identity");
+    let unknown = index.endpoints(&service.key).iter().next().expect("one endpoint");
+    assert_eq!(unknown.workload().identity, None, "a pod that is not known yet has no identity");
 
     // Each of them arrives late, and each is taken in.
     index.update([put("west", Object::Pod(Arc::new(mk_pod("p", &labels))))]);
     index.update([put("west", Object::Node(Arc::new(mk_node("us-east-1b"))))]);
     index.update([put("west", Object::Namespace(Arc::new(mk_system_namespace("network2"))))]);
-    let endpoint = index.endpoints(&service.key).iter().next().expect("one endpoint").clone();
-    let workload = &endpoint.workload;
+    let endpoint = index.endpoints(&service.key).iter().next().expect("one endpoint");
+    let workload = endpoint.workload();
     assert_eq!(workload.identity.as_deref(), Some("spiffe://cluster.local/ns/production/sa/backend"));
     assert_eq!(workload.locality.to_string(), "us-east/us-east-1b");
     assert_eq!(workload.network.as_str(), "network2");
@@ -195,14 +197,58 @@ fn an_endpoint_is_what_its_pod_node_and_namespace_say() {
         ("topology.kubernetes.io/zone", "us-east-1b"),
         ("kubernetes.io/hostname", "n1"),
     ] {
-        assert_eq!(workload.labels.get(label).map(|v| v.as_ref()), Some(value));
+        assert_eq!(endpoint.labels().get(label).map(|v| v.as_ref()), Some(value));
     }
     // The pod's own label wins over the namespace's.
     let own = [("app", "backend"), ("topology.istio.io/network", "special"), ("istio-locality", "r.z.s")];
     index.update([put("west", Object::Pod(Arc::new(mk_pod("p", &own))))]);
-    let endpoint = index.endpoints(&service.key).iter().next().expect("one endpoint").clone();
-    assert_eq!(endpoint.workload.network.as_str(), "special");
-    assert_eq!(endpoint.workload.locality.to_string(), "r/z/s");
+    let endpoint = index.endpoints(&service.key).iter().next().expect("one endpoint");
+    assert_eq!(endpoint.workload().network.as_str(), "special");
+    assert_eq!(endpoint.workload().locality.to_string(), "r/z/s");
+}
+
+#[test]
+fn what_endpoints_share_is_one_object_while_it_is_used() {
+    let mut index = index();
+    let endpoint = |i: u8| SliceEndpoint {
+        node: Some("n1".into()),
+        pod: Some(format!("p{i}").into()),
+        ..SliceEndpoint::at([10, 1, 0, i])
+    };
+    let slice = |name: &str, ips: std::ops::Range<u8>| {
+        let mut slice = mk_slice(name, None, true, false, true);
+        slice.endpoints = ips.map(endpoint).collect();
+        put("west", Object::EndpointSlice(Arc::new(slice)))
+    };
+    index.update([
+        put("west", Object::Service(Arc::new(mk_service("backend", 0, [10, 2, 0, 1], vec![http(80)])))),
+        put("west", Object::Node(Arc::new(mk_node("us-east-1b")))),
+        slice("a", 0..3),
+        slice("b", 2..5),
+    ]);
+    for i in 0..5 {
+        index.update([put("west", Object::Pod(Arc::new(mk_pod(&format!("p{i}"), &[("app", "x")]))))]);
+    }
+    let key = backend(&index).key.clone();
+    let addresses = |index: &Index| -> Vec<String> {
+        index.endpoints(&key).iter().map(|e| format!("{}:{}", e.name(), e.address())).collect()
+    };
+    // One that is in both slices counts once.
+    assert_eq!(
+        addresses(&index),
+        ["p0:10.1.0.0", "p1:10.1.0.1", "p2:10.1.0.2", "p3:10.1.0.3", "p4:10.1.0.4"]
+    );
+    assert_eq!(index.workloads.len(), 1);
+
+    // The controller has moved it: it stays, out of the second slice.
+    index.update([slice("a", 0..2)]);
+    assert_eq!(addresses(&index).len(), 5);
+    index.update([put("west", Object::Pod(Arc::new(mk_pod("p4", &[("app", "y")]))))]);
+    assert_eq!(index.workloads.len(), 2);
+    index.update(
+        ["a", "b"].map(|name| Change::Remove(mk_key("west", Kind::EndpointSlice, "production", name))),
+    );
+    assert_eq!((addresses(&index).len(), index.workloads.len()), (0, 0));
 }
 
 #[test]
@@ -221,7 +267,7 @@ fn health_follows_the_conditions() {
             put("east", Object::EndpointSlice(Arc::new(mk_slice("s", None, ready, terminating, serving)))),
         ]);
         let service = backend(&index);
-        assert_eq!(index.endpoints(&service.key).iter().next().map(|e| e.health), Some(expected));
+        assert_eq!(index.endpoints(&service.key).iter().next().map(|e| e.health()), Some(expected));
     }
 }
 
@@ -353,9 +399,9 @@ fn mk_workload() -> Workload {
         labels: Labels::new(),
         identity: None,
         accepts_mtls: false,
-        node: None,
-        name: "".into(),
-        workload: "".into(),
+        weight: 1,
+        name: None,
+        telemetry: None,
     }
 }
 

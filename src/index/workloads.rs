@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Index,
-    endpoints::{locality_of, network_of, with_topology},
+    endpoints::{locality_of, network_of},
     inputs::ClusterObjects,
     peers::WorkloadMtls,
 };
@@ -15,6 +15,7 @@ use crate::model::{
     node::Proxy,
     port::{Protocol, TargetPort, Transport},
     service::ServiceKey,
+    workload::{HOSTNAME_LABEL, with_topology},
 };
 
 /// What the registry says about a proxy's workload, with the proxy's own words where it says nothing.
@@ -45,7 +46,7 @@ impl Index {
     /// The pod beside a proxy, by name, else by address.
     fn pod(&self, proxy: &Proxy) -> Option<(&ClusterObjects, &Arc<Pod>)> {
         let cluster = self.inputs.clusters.get(&proxy.cluster)?;
-        let pod = cluster.pods.get(&(proxy.namespace.clone(), proxy.name.clone()))?;
+        let pod = cluster.pod(&proxy.namespace, &proxy.name)?;
         Some((cluster, pod))
     }
 
@@ -54,14 +55,18 @@ impl Index {
         let (labels, node, locality) = match self.pod(proxy) {
             Some((cluster, pod)) => {
                 let found = locality_of(cluster, &pod.meta.labels, pod.node.as_ref());
-                (&pod.meta.labels, pod.node.as_ref(), found)
+                (&pod.meta.labels, pod.node.as_ref(), found.into_owned())
             }
             None => (&proxy.labels, None, Locality::default()),
         };
         let locality = if locality.is_empty() { proxy.locality.clone() } else { locality };
         let network = self.proxy_network(proxy);
         let node = node.or(proxy.node.as_ref());
-        WorkloadFacts { labels: with_topology(labels, &proxy.cluster, &network, &locality, node), locality }
+        let mut labels = with_topology(labels, &proxy.cluster, &network, &locality);
+        if let Some(node) = node.filter(|node| !node.is_empty()) {
+            labels.insert(HOSTNAME_LABEL.into(), node.clone());
+        }
+        WorkloadFacts { labels, locality }
     }
 
     /// The network that a proxy says it is in (Istio takes its word), else what the registry says of its pod.
@@ -110,7 +115,7 @@ impl Index {
 
     /// What a proxy's workload accepts.
     pub fn proxy_mtls(&self, namespace: &str, labels: &Labels) -> WorkloadMtls {
-        self.peers.workload(namespace, labels)
+        self.peers.workload(namespace, |name| labels.get(name))
     }
 }
 

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
+pub use super::slice::{EndpointSlice, SliceEndpoint, SlicePort, SliceRows};
 use super::{
     name::Labels,
     port::{TargetPort, Transport},
@@ -101,45 +102,6 @@ pub struct ServicePort {
     pub target: TargetPort,
     /// `nodePort`, 0 when there is none.
     pub node_port: u16,
-}
-
-/// An EndpointSlice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EndpointSlice {
-    /// Name and namespace.
-    pub meta: Meta,
-    /// Label `kubernetes.io/service-name`; slices without it are dropped when read.
-    pub service: Arc<str>,
-    /// Ports that every endpoint of the slice has.
-    pub ports: Vec<SlicePort>,
-    /// The endpoints.
-    pub endpoints: Vec<SliceEndpoint>,
-}
-
-/// A port of a slice. A slice port without a number ("all ports") is dropped when read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlicePort {
-    /// Equal to the service port's name.
-    pub name: Arc<str>,
-    /// The pod's port.
-    pub number: u16,
-}
-
-/// One endpoint of a slice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SliceEndpoint {
-    /// At least one; further ones are of the other IP family.
-    pub addresses: Vec<IpAddr>,
-    /// `ready`; unset means true.
-    pub ready: bool,
-    /// `serving`; unset means the same as `ready`.
-    pub serving: bool,
-    /// `terminating`; unset means false.
-    pub terminating: bool,
-    /// `nodeName`.
-    pub node: Option<Arc<str>>,
-    /// The pod's name, if `targetRef` names a Pod (always of the slice's namespace).
-    pub pod: Option<Arc<str>>,
 }
 
 /// A Pod.

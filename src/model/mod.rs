@@ -14,6 +14,8 @@ pub mod node;
 pub mod peer_authentication;
 pub mod port;
 pub mod service;
+pub mod slice;
+pub mod workload;
 
 pub use change::{Batch, Change, Kind, Object, ObjectKey};
 pub use name::{ClusterId, Labels, NetworkId};

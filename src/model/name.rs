@@ -7,7 +7,12 @@ pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 
 /// Whether every label of `selector` is present with the same value in `labels`. An empty selector matches all.
 pub fn selects(selector: &Labels, labels: &Labels) -> bool {
-    selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+    selects_by(selector, |name| labels.get(name))
+}
+
+/// The same, for labels that are looked up in some other way.
+pub fn selects_by<'a>(selector: &Labels, label: impl Fn(&str) -> Option<&'a Arc<str>>) -> bool {
+    selector.iter().all(|(name, value)| label(name) == Some(value))
 }
 
 macro_rules! identifier {

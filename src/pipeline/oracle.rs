@@ -19,6 +19,7 @@ use crate::{
             ConnectionPool, DestinationRule, Distribute, LbAlgorithm, LoadBalancer, LocalityLb,
             OutlierDetection, PolicySettings, Subset, TrafficPolicy,
         },
+        endpoint::Health,
         gateway::{Gateway, Server, ServerTlsMode},
         kubernetes::{
             EndpointSlice, Meta, Namespace, Node, Pod, Service, ServicePort, ServiceType, SliceEndpoint,
@@ -154,20 +155,20 @@ fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
         Thing::Service(ns, n) => Object::Service(Arc::new(service(cluster, ns, n, variant))),
         Thing::Slice(ns, n, k) => {
             let endpoints = (0..variant % 4).map(|i| SliceEndpoint {
-                addresses: vec![([10, cluster as u8, ns as u8, i + 4 * k]).into()],
-                ready: i != 2,
-                serving: true,
-                terminating: variant == 5 && i == 2,
+                health: Health::of(i != 2, true, variant == 5 && i == 2),
                 node: Some(format!("node-{}", i % 2).into()),
                 pod: (i < 3).then(|| format!("pod-{i}").into()),
+                ..SliceEndpoint::at([10, cluster as u8, ns as u8, i + 4 * k])
             });
             Object::EndpointSlice(Arc::new(EndpointSlice {
-                meta: meta(NAMESPACES[ns], &format!("{}-{k}", NAMES[n]), &[]),
+                namespace: NAMESPACES[ns].into(),
+                name: format!("{}-{k}", NAMES[n]).into(),
                 service: NAMES[(n + usize::from(variant == 4)) % NAMES.len()].into(),
-                ports: vec![
+                ports: [
                     SlicePort { name: "http".into(), number: 8080 },
                     SlicePort { name: "tcp-x".into(), number: 9000 },
-                ],
+                ]
+                .into(),
                 endpoints: endpoints.collect(),
             }))
         }

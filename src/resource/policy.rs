@@ -146,9 +146,7 @@ impl Policy {
             None if !index.mesh().auto_mtls => ClientMode::Plain,
             None if service.resolution == Resolution::Passthrough => {
                 // Envoy picks no endpoint here, so it cannot pick the transport by endpoint: all or none.
-                let endpoints = index.endpoints(&service.key);
-                let all =
-                    endpoints.iter().next().is_some() && endpoints.iter().all(|e| e.workload.accepts_mtls);
+                let all = index.endpoints(&service.key).all_accept_mtls();
                 if all { ClientMode::Auto } else { ClientMode::Plain }
             }
             None if index.service_mtls(&service.key.namespace) == MtlsMode::Disable => ClientMode::Plain,

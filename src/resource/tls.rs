@@ -71,7 +71,7 @@ pub struct Upstream<'a> {
 pub fn identities(service: &Service, endpoints: &ServiceEndpoints, mesh: &MeshConfig) -> Vec<String> {
     let domains: Vec<_> = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases).collect();
     let mut all = BTreeSet::new();
-    for identity in endpoints.identities.iter().chain(&service.extra_identities) {
+    for identity in endpoints.identities().chain(&service.extra_identities) {
         all.insert(identity.to_string());
         let Some((domain, path)) = identity.strip_prefix("spiffe://").and_then(|i| i.split_once('/')) else {
             continue;

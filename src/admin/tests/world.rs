@@ -25,6 +25,7 @@ use crate::{
         Change, ClusterId, Labels, NetworkId, Object, ObjectKey,
         change::ClusterState,
         destination_rule::{DestinationRule, OutlierDetection},
+        endpoint::Health,
         kubernetes::{
             EndpointSlice, Meta, Namespace, Node, Pod, Service, ServicePort, ServiceType, SliceEndpoint,
             SlicePort,
@@ -106,19 +107,18 @@ fn pod(cluster: &str, app: &str, name: &str, ip: &str) -> Change {
     upsert(cluster, &meta, Object::Pod(Arc::new(object)))
 }
 
-fn slice(cluster: &str, service: &str, pods: &[(&str, &str, bool)]) -> Change {
+fn slice(cluster: &str, service: &str, pods: &[(&'static str, &str, bool)]) -> Change {
     let meta = meta("production", &format!("{service}-x"), &[]);
-    let endpoint = |(name, ip, ready): &(&str, &str, bool)| SliceEndpoint {
-        addresses: ip.parse().into_iter().collect(),
-        ready: *ready,
-        serving: *ready,
+    let endpoint = |(name, ip, ready): &(&'static str, &str, bool)| SliceEndpoint {
+        health: if *ready { Health::Healthy } else { Health::Unhealthy },
         pod: Some((*name).into()),
-        ..SliceEndpoint::default()
+        ..SliceEndpoint::at(ip.parse::<std::net::IpAddr>().expect("an address"))
     };
     let object = EndpointSlice {
-        meta: meta.clone(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
         service: service.into(),
-        ports: vec![SlicePort { name: "http".into(), number: 8080 }],
+        ports: [SlicePort { name: "http".into(), number: 8080 }].into(),
         endpoints: pods.iter().map(endpoint).collect(),
     };
     upsert(cluster, &meta, Object::EndpointSlice(Arc::new(object)))

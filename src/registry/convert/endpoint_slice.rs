@@ -7,12 +7,13 @@ use serde::Deserialize;
 use super::{
     check,
     finding::{Finding, Invalid, Result, Warnings},
-    meta::{WireMeta, meta},
+    meta::WireMeta,
     wire::{Flag, Int, Text},
 };
 use crate::model::{
     ObjectKey,
-    kubernetes::{EndpointSlice, SliceEndpoint, SlicePort},
+    endpoint::Health,
+    kubernetes::{EndpointSlice, SliceEndpoint, SlicePort, SliceRows},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -76,33 +77,42 @@ pub fn convert(key: &ObjectKey, wire: Wire, warnings: &mut Warnings) -> Result<O
     for (i, port) in wire.ports.into_iter().enumerate() {
         let Some(number) = port.port else { continue };
         let number = check::port(&format!("ports[{i}].port"), number)?;
-        ports.push(SlicePort { name: port.name.map_or_else(|| "".into(), |n| n.0), number });
+        let port = SlicePort { name: port.name.map_or_else(|| "".into(), |n| n.0), number };
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
     }
-    let mut endpoints = Vec::with_capacity(wire.endpoints.len());
-    for (i, endpoint) in wire.endpoints.into_iter().enumerate() {
-        endpoints.push(convert_endpoint(i, endpoint)?);
-    }
-    Ok(Some(EndpointSlice { meta: meta(wire.metadata, key), service, ports, endpoints }))
+    let endpoints = wire.endpoints.into_iter().enumerate().map(|(i, e)| convert_endpoint(i, e));
+    Ok(Some(EndpointSlice {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        service,
+        ports: ports.into(),
+        endpoints: endpoints.collect::<Result<SliceRows>>()?,
+    }))
 }
 
-fn convert_endpoint(i: usize, wire: WireEndpoint) -> Result<SliceEndpoint> {
+fn convert_endpoint(i: usize, wire: WireEndpoint) -> Result<SliceEndpoint<'static>> {
     let mut addresses: Vec<IpAddr> = Vec::with_capacity(wire.addresses.len());
     for (a, text) in wire.addresses.iter().enumerate() {
         let ip = text.parse().or_else(|_| check::ip(&format!("endpoints[{i}].addresses[{a}]"), text))?;
         addresses.push(ip);
     }
-    if addresses.is_empty() {
+    let Some(address) = addresses.first().copied() else {
         let field = format!("endpoints[{i}].addresses");
         return Err(Invalid::new(field, "is empty", "write the pod's address, or remove the endpoint"));
-    }
+    };
     let ready = wire.conditions.ready.is_none_or(|f| f.0);
     let non_empty = |text: Option<Text>| text.map(|t| t.0).filter(|t| !t.is_empty());
+    let pod = wire.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).and_then(|r| r.name);
     Ok(SliceEndpoint {
-        addresses,
-        ready,
-        serving: wire.conditions.serving.map_or(ready, |f| f.0),
-        terminating: wire.conditions.terminating.is_some_and(|f| f.0),
+        address,
+        health: Health::of(
+            ready,
+            wire.conditions.serving.map_or(ready, |f| f.0),
+            wire.conditions.terminating.is_some_and(|f| f.0),
+        ),
         node: non_empty(wire.node_name),
-        pod: wire.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).and_then(|r| non_empty(r.name)),
+        pod: pod.map(|name| name.to_string().into()),
     })
 }

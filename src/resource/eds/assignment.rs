@@ -1,31 +1,25 @@
-//! The load assignment of a cluster: chosen, reached, grouped, encoded.
+//! The load assignment of a cluster: chosen, reached, grouped. One decision with two outputs: bytes, and an explanation.
 
-use landbridge_proto::envoy::config::{
-    core::v3::{HealthStatus, Locality as EnvoyLocality, Metadata},
-    endpoint::v3::{
-        ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
-        lb_endpoint::HostIdentifier,
-    },
-};
+use std::sync::Arc;
 
 use super::{
-    choose::{Excluded, Exclusion, Query, choose},
-    horizon::{Member, Origin, collapse},
-    locality::{Caller, Group, arrange},
+    choose::{Excluded, Query, choose},
+    horizon::collapse,
+    locality::{Arranged, Caller, Group, arrange},
+    member::{Cohort, Exclusion, Exclusions, Member, Origin},
+    write::write,
 };
 use crate::{
     index::Index,
     model::{
         destination_rule::Subset,
-        endpoint::{Endpoint, Health},
-        locality::Locality,
         service::{Port, Service},
     },
     resource::{
         Built,
         cds::{Discovery, discovery, ports_and_subsets},
-        name, policy,
-        proto::{ip_address, metadata, object, string},
+        name,
+        policy::{self, Policy},
     },
     view::EndpointView,
 };
@@ -33,10 +27,19 @@ use crate::{
 /// What a client gets for one port of a service, and what it does not get.
 #[derive(Clone, Debug)]
 pub struct Assignment<'a> {
+    /// What members refer to.
+    pub cohorts: Vec<Cohort<'a>>,
     /// By priority, then locality.
     pub groups: Vec<Group<'a>>,
     /// With the reason, by cluster and address.
     pub excluded: Vec<Exclusion<'a>>,
+}
+
+impl<'a> Assignment<'a> {
+    /// What a member has in common with others.
+    pub fn cohort(&self, member: &Member) -> &Cohort<'a> {
+        &self.cohorts[member.cohort]
+    }
 }
 
 /// The load assignments of a service: one for each of its EDS clusters, under the same name.
@@ -45,22 +48,28 @@ pub fn service(index: &Index, view: &EndpointView, service: &Service) -> Vec<Bui
     for (port, subset) in ports_and_subsets(index, &view.scope, service) {
         let (policy, rule) = policy::effective(index, &view.scope, service, port, subset);
         let subset_name = subset.map(|s| &*s.name).unwrap_or_default();
-        let sources = || policy::sources(service, rule);
+        let mut build = |name: Arc<str>, sni_dnat: bool| {
+            let query = Query { index, view, service, port, subset, sni_dnat };
+            let arranged = decide(&query, &policy, &mut Exclusions::unwanted());
+            built.push(Built {
+                message: write(&name, &arranged.cohorts, &arranged.groups),
+                name,
+                waits_for: None,
+                sources: policy::sources(service, rule),
+            });
+        };
         if discovery(view.kind, service, &policy) == Discovery::Eds {
-            let name = name::outbound(port.number, subset_name, &service.key.host);
-            let assignment = assign(index, view, service, port, subset, false);
-            built.push(Built::new(name.clone(), &encode(&name, &assignment.groups), sources()));
+            build(name::outbound(port.number, subset_name, &service.key.host), false);
         }
         if view.sni_dnat {
-            let name = name::sni_dnat(port.number, subset_name, &service.key.host);
-            let assignment = assign(index, view, service, port, subset, true);
-            built.push(Built::new(name.clone(), &encode(&name, &assignment.groups), sources()));
+            build(name::sni_dnat(port.number, subset_name, &service.key.host), true);
         }
     }
     built
 }
 
-/// What clients of a view get for a port of a service. `sni_dnat`: as a gateway that forwards by SNI.
+/// What clients of a view get for a port of a service, and why they do not get the rest. `sni_dnat`: as a gateway that
+/// forwards by SNI.
 pub fn assign<'a>(
     index: &'a Index,
     view: &'a EndpointView,
@@ -71,94 +80,27 @@ pub fn assign<'a>(
 ) -> Assignment<'a> {
     let (policy, _) = policy::effective(index, &view.scope, service, port, subset);
     let query = Query { index, view, service, port, subset, sni_dnat };
-    let (candidates, mut excluded) = choose(&query, &policy);
-    let (members, unreachable) =
-        collapse(candidates, &view.network, |network, cluster| index.networks().gateways(network, cluster));
-    excluded.extend(unreachable);
-    let caller = Caller { locality: &view.locality, labels: &view.labels };
-    let (groups, left) = arrange(members, caller, policy.locality.as_ref(), policy.fails_over());
+    let mut excluded = Exclusions::wanted();
+    let Arranged { cohorts, groups, left } = decide(&query, &policy, &mut excluded);
     for member in left {
-        let reason = Excluded::NotDistributed { locality: member.locality.to_string().into() };
-        match member.origin {
-            Origin::Endpoint(endpoint) => excluded.push((endpoint, reason)),
-            Origin::Gateway { behind, .. } => {
-                excluded.extend(behind.into_iter().map(|endpoint| (endpoint, reason.clone())));
-            }
+        let cohort = &cohorts[member.cohort];
+        let behind = match &cohort.origin {
+            Origin::Endpoint { .. } => &[],
+            Origin::Gateway { behind, .. } => behind.as_slice(),
+        };
+        for endpoint in member.endpoint.iter().chain(behind) {
+            let locality = || cohort.locality.to_string().into();
+            excluded.add(*endpoint, || Excluded::NotDistributed { locality: locality() });
         }
     }
-    excluded.sort_by(|a, b| place(a.0).cmp(&place(b.0)).then_with(|| a.1.cmp(&b.1)));
-    // Behind several gateways an endpoint was met several times.
-    excluded.dedup_by(|a, b| std::ptr::eq(a.0, b.0) && a.1 == b.1);
-    Assignment { groups, excluded }
+    Assignment { cohorts, groups, excluded: excluded.sorted() }
 }
 
-fn place(e: &Endpoint) -> impl Ord + use<'_> {
-    (&e.workload.cluster, e.address, e.port)
-}
-
-fn encode(name: &str, groups: &[Group]) -> ClusterLoadAssignment {
-    let encode_group = |group: &Group| LocalityLbEndpoints {
-        locality: Some(envoy_locality(&group.locality)),
-        lb_endpoints: group.members.iter().map(encode_member).collect(),
-        load_balancing_weight: Some(group.weight),
-        priority: group.priority,
-        ..Default::default()
-    };
-    ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        endpoints: groups.iter().map(encode_group).collect(),
-        ..Default::default()
-    }
-}
-
-fn encode_member(member: &Member) -> LbEndpoint {
-    let (ip, port) = member.target;
-    let health = match (&member.origin, member.health) {
-        (Origin::Gateway { .. }, _) => HealthStatus::Unknown,
-        (_, Health::Healthy) => HealthStatus::Healthy,
-        (_, Health::Unhealthy) => HealthStatus::Unhealthy,
-        (_, Health::Draining | Health::Terminating) => HealthStatus::Draining,
-    };
-    let endpoint = EnvoyEndpoint { address: Some(ip_address(ip, port)), ..Default::default() };
-    LbEndpoint {
-        health_status: health.into(),
-        load_balancing_weight: Some(member.weight),
-        metadata: Some(member_metadata(member)),
-        host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
-    }
-}
-
-/// `tlsMode` chooses the transport socket of the cluster; `workload` is for Istio's telemetry.
-fn member_metadata(member: &Member) -> Metadata {
-    let workload = match &member.origin {
-        Origin::Endpoint(endpoint) => workload_text(endpoint),
-        Origin::Gateway { gateway, .. } => format!(";;;;{}", gateway.cluster),
-    };
-    let istio = ("istio", object([("workload", string(&workload))]));
-    let tls = ("envoy.transport_socket_match", object([("tlsMode", string("istio"))]));
-    if member.mtls { metadata([tls, istio]) } else { metadata([istio]) }
-}
-
-/// Istio's `workload;namespace;canonical name;canonical revision;cluster`, where revision `latest` is left out.
-fn workload_text(endpoint: &Endpoint) -> String {
-    let workload = &endpoint.workload;
-    let label = |names: [&str; 3]| names.into_iter().find_map(|n| workload.labels.get(n)).map(|v| &**v);
-    let name = label(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let revision = label(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
-    format!(
-        "{};{};{};{};{}",
-        workload.workload,
-        workload.namespace,
-        name.unwrap_or(&workload.workload),
-        revision.filter(|r| *r != "latest").unwrap_or_default(),
-        workload.cluster,
-    )
-}
-
-fn envoy_locality(locality: &Locality) -> EnvoyLocality {
-    EnvoyLocality {
-        region: locality.region.to_string(),
-        zone: locality.zone.to_string(),
-        sub_zone: locality.subzone.to_string(),
-    }
+fn decide<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<'a>) -> Arranged<'a> {
+    let Query { index, view, .. } = *query;
+    let candidates = choose(query, policy, excluded);
+    let gateways = |network: &_, cluster: &_| index.networks().gateways(network, cluster);
+    let members = collapse(candidates, &view.network, gateways, excluded);
+    let caller = Caller { locality: &view.locality, labels: &view.labels };
+    arrange(members, caller, policy.locality.as_ref(), policy.fails_over())
 }

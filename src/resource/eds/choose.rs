@@ -4,20 +4,22 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
+use super::member::{Cohort, Exclusions, Member, Members, Origin};
 use crate::{
     index::Index,
     model::{
         destination_rule::{ClientTlsMode, Subset},
         endpoint::{Endpoint, Health},
-        name::selects,
+        name::selects_by,
         peer_authentication::MtlsMode,
         service::{Port, Service},
+        workload::HOSTNAME_LABEL,
     },
     resource::policy::{ClientMode, Policy},
     view::EndpointView,
 };
 
-/// Label of services whose clients stick to an endpoint: those learn that it is going away.
+/// Label of services whose clients stick to an endpoint.
 const PERSISTENT_SESSION: &str = "istio.io/persistent-session";
 /// Label of pods that are to get no new requests.
 const DRAINING: &str = "istio.io/draining";
@@ -134,20 +136,6 @@ fn known(text: &str) -> &str {
     if text.is_empty() { "(unknown)" } else { text }
 }
 
-/// An endpoint that the client may have, if it can be reached.
-#[derive(Clone, Debug)]
-pub struct Candidate<'a> {
-    /// The endpoint.
-    pub endpoint: &'a Endpoint,
-    /// Clients speak mutual TLS to it.
-    pub mtls: bool,
-    /// What the client is told about its health.
-    pub health: Health,
-}
-
-/// An endpoint that the client does not get.
-pub type Exclusion<'a> = (&'a Endpoint, Excluded);
-
 /// What is asked for.
 pub struct Query<'a> {
     /// The registry.
@@ -164,31 +152,108 @@ pub struct Query<'a> {
     pub sni_dnat: bool,
 }
 
-/// Sorts out the endpoints of the port. Those of other ports of the service are not mentioned.
-pub fn choose<'a>(query: &Query<'a>, policy: &Policy) -> (Vec<Candidate<'a>>, Vec<Exclusion<'a>>) {
-    let mut chosen = Vec::new();
-    let mut excluded = Vec::new();
-    let endpoints = query.index.endpoints(&query.service.key).iter();
-    for endpoint in endpoints.filter(|e| e.port_name == query.port.name) {
-        match judge(query, policy, endpoint) {
-            Ok(candidate) => chosen.push(candidate),
-            Err(reason) => excluded.push((endpoint, reason)),
-        }
-    }
-    (chosen, excluded)
+/// What holds for all endpoints of a workload, whatever their addresses and health.
+#[derive(Clone, Debug)]
+struct Standing {
+    /// The cohort that it made.
+    cohort: usize,
+    mtls: bool,
+    /// It is to get no new requests, ready or not.
+    draining: bool,
 }
 
-fn judge<'a>(query: &Query, policy: &Policy, endpoint: &'a Endpoint) -> Result<Candidate<'a>, Excluded> {
+/// Sorts out the endpoints of the port. Those of other ports of the service are not mentioned.
+pub fn choose<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<'a>) -> Members<'a> {
+    let Query { index, service, .. } = *query;
+    let client_mode = policy.client_mode(index, service);
+    let by_node = depends_on_node(query, policy);
+    // Clients of services whose sessions stick to an endpoint learn that it is going away.
+    let sticky = service.labels.contains_key(PERSISTENT_SESSION);
+    let unhealthy = policy.sends_unhealthy();
+    let mut members = Members::default();
+    let mut standings: Vec<Option<Result<Standing, Excluded>>> = Vec::new();
+    for (_, shard) in index.endpoints(&service.key).shards() {
+        standings.clear();
+        standings.resize(shard.workloads().len(), None);
+        let mut port = None;
+        for endpoint in shard.port(&query.port.name) {
+            // A slice may serve one name by several ports, and mutual TLS may depend on the port.
+            if port.replace(endpoint.port()).is_some_and(|before| before != endpoint.port()) {
+                standings.fill(None);
+            }
+            let workload = endpoint.workload();
+            let mut fresh = || {
+                let mtls = judge(query, client_mode, endpoint)?;
+                let origin = Origin::Endpoint { workload, node: endpoint.node().filter(|_| by_node) };
+                members.cohorts.push(Cohort { locality: &workload.locality, mtls, origin });
+                let draining = workload.label(DRAINING).is_some();
+                Ok(Standing { cohort: members.cohorts.len() - 1, mtls, draining })
+            };
+            let standing = match &mut standings[endpoint.workload_index()] {
+                Some(standing) if !by_node => standing,
+                unknown => unknown.insert(fresh()),
+            };
+            let standing = match standing {
+                Ok(standing) => standing,
+                Err(reason) => {
+                    excluded.add(endpoint, || reason.clone());
+                    continue;
+                }
+            };
+            let health = match endpoint.health() {
+                Health::Terminating => Err(Excluded::Terminating),
+                health if health == Health::Draining || standing.draining => {
+                    if sticky {
+                        Ok(Health::Draining)
+                    } else {
+                        Err(Excluded::Terminating)
+                    }
+                }
+                Health::Unhealthy if !unhealthy => Err(Excluded::NotReady),
+                health => Ok(health),
+            };
+            match health {
+                Err(reason) => excluded.add(endpoint, || reason),
+                Ok(_) if query.sni_dnat && !standing.mtls => {
+                    excluded.add(endpoint, || Excluded::NotForwardable);
+                }
+                Ok(health) => members.list.push(Member {
+                    target: (endpoint.address(), endpoint.port()),
+                    weight: workload.weight.max(1),
+                    health,
+                    cohort: standing.cohort,
+                    endpoint: Some(endpoint),
+                }),
+            }
+        }
+    }
+    members
+}
+
+/// Whether endpoints of one workload may be judged or ordered differently because of their nodes.
+fn depends_on_node(query: &Query, policy: &Policy) -> bool {
+    let compared = policy.locality.iter().flat_map(|l| &l.failover_priority);
+    query.service.node_local
+        || query.subset.is_some_and(|s| s.labels.contains_key(HOSTNAME_LABEL))
+        || compared.into_iter().any(|entry| entry.split('=').next() == Some(HOSTNAME_LABEL))
+}
+
+/// Whether a client may have an endpoint, its health aside, and whether it speaks mutual TLS to it.
+fn judge(query: &Query, client_mode: ClientMode, endpoint: Endpoint) -> Result<bool, Excluded> {
     let Query { view, service, .. } = query;
-    let workload = &endpoint.workload;
-    if let Some(subset) = query.subset.filter(|s| !selects(&s.labels, &workload.labels)) {
+    let workload = endpoint.workload();
+    let label = |name: &str| match name {
+        HOSTNAME_LABEL => endpoint.node().or_else(|| workload.label(name)),
+        _ => workload.label(name),
+    };
+    if let Some(subset) = query.subset.filter(|s| !selects_by(&s.labels, label)) {
         return Err(Excluded::NotInSubset { subset: subset.name.clone() });
     }
     if (service.cluster_local || service.node_local) && workload.cluster != view.cluster {
         return Err(Excluded::OtherCluster { cluster: workload.cluster.0.clone() });
     }
-    if service.node_local && workload.node != view.node {
-        return Err(Excluded::OtherNode { node: workload.node.clone().unwrap_or_default() });
+    if service.node_local && endpoint.node() != view.node.as_ref() {
+        return Err(Excluded::OtherNode { node: endpoint.node().cloned().unwrap_or_default() });
     }
     let network = &workload.network;
     if !network.as_str().is_empty() && view.requested_networks.as_ref().is_some_and(|n| !n.contains(network))
@@ -199,41 +264,13 @@ fn judge<'a>(query: &Query, policy: &Policy, endpoint: &'a Endpoint) -> Result<C
     if query.sni_dnat && !network.as_str().is_empty() && *network != view.network && !gateways().is_empty() {
         return Err(Excluded::NoTransit { network: network.0.clone() });
     }
-    let health = health(service, endpoint, policy)?;
-    let mtls = speaks_mtls(query, policy, endpoint);
-    if query.sni_dnat && !mtls {
-        return Err(Excluded::NotForwardable);
-    }
-    Ok(Candidate { endpoint, mtls, health })
-}
-
-fn health(service: &Service, endpoint: &Endpoint, policy: &Policy) -> Result<Health, Excluded> {
-    let told = service.labels.contains_key(PERSISTENT_SESSION);
-    match endpoint.health {
-        Health::Terminating => Err(Excluded::Terminating),
-        Health::Draining if told => Ok(Health::Draining),
-        Health::Draining => Err(Excluded::Terminating),
-        _ if endpoint.workload.labels.contains_key(DRAINING) => {
-            if told {
-                Ok(Health::Draining)
-            } else {
-                Err(Excluded::Terminating)
-            }
-        }
-        Health::Unhealthy if !policy.sends_unhealthy() => Err(Excluded::NotReady),
-        health => Ok(health),
-    }
-}
-
-/// A rule's TLS mode is for all endpoints; auto mutual TLS needs a proxy in front of the endpoint that accepts it on this
-/// port.
-fn speaks_mtls(query: &Query, policy: &Policy, endpoint: &Endpoint) -> bool {
-    match policy.client_mode(query.index, query.service) {
+    // A rule's TLS mode is for all endpoints; auto mutual TLS needs a proxy in front of the endpoint that accepts it on
+    // this port.
+    Ok(match client_mode {
         ClientMode::Plain => false,
         ClientMode::Rule(tls) => tls.mode == ClientTlsMode::IstioMutual,
         ClientMode::Auto => {
-            let workload = &endpoint.workload;
-            workload.accepts_mtls && query.index.workload_mtls(workload, endpoint.port) != MtlsMode::Disable
+            workload.accepts_mtls && query.index.workload_mtls(workload, endpoint.port()) != MtlsMode::Disable
         }
-    }
+    })
 }

@@ -12,164 +12,121 @@
 //! - nobody ever gets a pod address of a network that is not its own.
 
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    collections::{BTreeMap, btree_map::Entry},
+    sync::LazyLock,
 };
 
-use super::choose::{Candidate, Excluded, Exclusion};
+use super::{
+    choose::Excluded,
+    member::{Cohort, Exclusions, Member, Members, Origin, Target},
+};
 use crate::model::{
-    ClusterId, Labels, NetworkId,
+    ClusterId, NetworkId,
     endpoint::{Endpoint, Health, NetworkGateway},
     locality::Locality,
+    workload::Workload,
 };
 
-/// Address and port.
-pub type Target = (IpAddr, u16);
-
-/// One member of a load assignment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Member<'a> {
-    /// Where Envoy connects to.
-    pub target: Target,
-    /// At least 1.
-    pub weight: u32,
-    /// What Envoy is told; a gateway has none of its own and counts as healthy.
-    pub health: Health,
-    /// Mutual TLS is spoken to it.
-    pub mtls: bool,
-    /// The one that it is grouped by.
-    pub locality: Locality,
-    /// What a `failoverPriority` compares.
-    pub labels: Cow<'a, Labels>,
-    /// What it stands for.
-    pub origin: Origin<'a>,
-}
-
-/// What a member stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Origin<'a> {
-    /// An endpoint that is reached directly.
-    Endpoint(&'a Endpoint),
-    /// All endpoints behind a gateway.
-    Gateway {
-        /// The gateway.
-        gateway: &'a NetworkGateway,
-        /// The ready endpoints behind it (shared with the network's other gateways).
-        behind: Vec<&'a Endpoint>,
-    },
-}
-
-/// How one endpoint is reached.
+/// How the endpoints of a cohort are reached.
 enum Way<'a> {
     Direct,
     Through(Vec<(Target, &'a NetworkGateway)>),
+    Not(Excluded),
 }
 
-/// What lies behind one set of gateways.
+/// What lies behind one set of gateways, or comes together at one of them.
+#[derive(Default)]
 struct Behind<'a> {
-    gateways: Vec<(Target, &'a NetworkGateway)>,
-    endpoints: Vec<&'a Endpoint>,
+    endpoints: Vec<Endpoint<'a>>,
     weight: u64,
     localities: BTreeMap<&'a Locality, u64>,
 }
 
-/// What comes together at one gateway.
-struct Share<'a> {
-    gateway: &'a NetworkGateway,
-    endpoints: Vec<&'a Endpoint>,
-    weight: u64,
-    localities: BTreeMap<&'a Locality, u64>,
-}
+/// Sets of gateways with what lies behind each.
+type Sets<'a> = BTreeMap<Vec<Target>, (Vec<(Target, &'a NetworkGateway)>, Behind<'a>)>;
 
-/// Turns endpoints into members as seen from `network`. The order of `candidates` does not matter.
+/// What comes together at each gateway.
+type Shares<'a> = BTreeMap<Target, (&'a NetworkGateway, Behind<'a>)>;
+
+static NOWHERE: LazyLock<Locality> = LazyLock::new(Locality::default);
+
+/// Turns endpoints into members as seen from `network`: those that are reached directly, ordered by address and port, then
+/// the gateways. The order of what comes in does not matter.
 pub fn collapse<'a>(
-    mut candidates: Vec<Candidate<'a>>,
+    candidates: Members<'a>,
     network: &NetworkId,
     gateways_of: impl Fn(&NetworkId, &ClusterId) -> &'a [NetworkGateway],
-) -> (Vec<Member<'a>>, Vec<Exclusion<'a>>) {
-    candidates.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
-    let mut direct: BTreeMap<Target, Candidate<'a>> = BTreeMap::new();
+    excluded: &mut Exclusions<'a>,
+) -> Members<'a> {
+    let Members { mut cohorts, list: mut direct } = candidates;
+    let ways: Vec<_> = cohorts.iter().map(|cohort| way(cohort, network, &gateways_of)).collect();
     let mut remote = Vec::new();
-    let mut excluded = Vec::new();
-    for candidate in candidates {
-        let endpoint = candidate.endpoint;
-        match way(&candidate, network, &gateways_of) {
-            Err(reason) => excluded.push((endpoint, reason)),
-            Ok(Way::Through(gateways)) => remote.push((candidate, gateways)),
-            Ok(Way::Direct) => match direct.get(&(endpoint.address, endpoint.port)) {
-                Some(first) => {
-                    let kept = first.endpoint.workload.cluster.0.clone();
-                    excluded.push((endpoint, Excluded::DuplicateAddress { kept }));
-                }
-                None => drop(direct.insert((endpoint.address, endpoint.port), candidate)),
-            },
+    direct.retain(|member| match &ways[member.cohort] {
+        Way::Direct => true,
+        Way::Through(_) => {
+            remote.push(member.clone());
+            false
         }
-    }
-
-    let mut sets: BTreeMap<BTreeSet<Target>, Behind<'a>> = BTreeMap::new();
-    for (candidate, mut gateways) in remote {
-        let endpoint = candidate.endpoint;
-        let workload = &endpoint.workload;
-        gateways.retain(|(target, _)| !direct.contains_key(target));
-        let refused = match candidate.health {
-            _ if gateways.is_empty() => Some(Excluded::NoGateway { network: workload.network.0.clone() }),
-            Health::Healthy => None,
-            Health::Unhealthy => Some(Excluded::NotReady),
-            Health::Draining | Health::Terminating => Some(Excluded::Terminating),
-        };
-        if let Some(reason) = refused {
-            excluded.push((endpoint, reason));
-            continue;
+        Way::Not(reason) => {
+            member.endpoint.into_iter().for_each(|endpoint| excluded.add(endpoint, || reason.clone()));
+            false
         }
-        let set = gateways.iter().map(|(target, _)| *target).collect();
-        let behind = sets.entry(set).or_insert_with(|| Behind {
-            gateways,
-            endpoints: Vec::new(),
-            weight: 0,
-            localities: BTreeMap::new(),
-        });
-        let weight = u64::from(endpoint.weight.max(1));
-        behind.endpoints.push(endpoint);
-        behind.weight += weight;
-        *behind.localities.entry(&workload.locality).or_default() += weight;
-    }
+    });
+    drop_copies(&mut direct, &cohorts, excluded);
 
-    let multiplier = multiplier(sets.values().map(|b| (b.weight, b.gateways.len() as u64)));
-    let members = weigh(direct, share(sets, multiplier), multiplier);
-    excluded.sort_by(|a, b| endpoint_key(a.0).cmp(&endpoint_key(b.0)).then_with(|| a.1.cmp(&b.1)));
-    (members, excluded)
+    let sets = gather(remote, ways, &direct, &cohorts, excluded);
+    let multiplier =
+        multiplier(sets.values().map(|(gateways, behind)| (behind.weight, gateways.len() as u64)));
+    weigh(&mut cohorts, &mut direct, share(sets, multiplier), multiplier);
+    Members { cohorts, list: direct }
 }
 
-/// A total order, so that the answer is the same for any order of input; of two copies of an address the healthier
-/// comes first.
-fn sort_key<'a>(c: &Candidate<'a>) -> impl Ord + use<'a> {
-    (c.health, endpoint_key(c.endpoint), !c.mtls)
+/// Orders by address and port. Of several copies of an address the healthiest is kept, then the first by cluster and so on,
+/// so that the answer is the same for any order of input.
+fn drop_copies<'a>(direct: &mut Vec<Member<'a>>, cohorts: &[Cohort<'a>], excluded: &mut Exclusions<'a>) {
+    let tie = |m: &Member<'a>| {
+        let cohort = &cohorts[m.cohort];
+        let rest = workload_of(cohort).map(|w| (&w.cluster, &w.locality, &w.network, m.weight));
+        let pod = m.endpoint.map(|e| (e.name(), e.labels()));
+        (rest, pod, !cohort.mtls)
+    };
+    let place = |m: &Member<'a>| (m.target, m.health);
+    direct.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a).cmp(&tie(b))));
+    direct.dedup_by(|copy, kept| {
+        let same = copy.target == kept.target;
+        if let (true, Some(endpoint)) = (same, copy.endpoint) {
+            let kept = workload_of(&cohorts[kept.cohort]).map(|w| w.cluster.0.clone());
+            excluded.add(endpoint, || Excluded::DuplicateAddress { kept: kept.unwrap_or_default() });
+        }
+        same
+    });
 }
 
-fn endpoint_key(e: &Endpoint) -> impl Ord + use<'_> {
-    let w = &e.workload;
-    (&w.cluster, e.address, e.port, &w.locality, &w.network, e.health, e.weight, &w.name, &w.labels)
+fn workload_of<'a>(cohort: &Cohort<'a>) -> Option<&'a Workload> {
+    match cohort.origin {
+        Origin::Endpoint { workload, .. } => Some(workload),
+        Origin::Gateway { .. } => None,
+    }
 }
 
 /// Networks are the same if they are equal, or if either is unknown. Of a client whose own network is unknown, an endpoint
 /// with a network is only directly reachable when that network has no gateway (Istio's rule).
 fn way<'a>(
-    candidate: &Candidate<'a>,
+    cohort: &Cohort<'a>,
     own: &NetworkId,
     gateways_of: &impl Fn(&NetworkId, &ClusterId) -> &'a [NetworkGateway],
-) -> Result<Way<'a>, Excluded> {
-    let workload = &candidate.endpoint.workload;
+) -> Way<'a> {
+    let Some(workload) = workload_of(cohort) else { return Way::Direct };
     let network = &workload.network;
     if network.as_str().is_empty() || network == own {
-        return Ok(Way::Direct);
+        return Way::Direct;
     }
     let gateways = gateways_of(network, &workload.cluster);
     if gateways.is_empty() && own.as_str().is_empty() {
-        return Ok(Way::Direct);
+        return Way::Direct;
     }
     if gateways.is_empty() {
-        return Err(Excluded::NoGateway { network: network.0.clone() });
+        return Way::Not(Excluded::NoGateway { network: network.0.clone() });
     }
     let resolved: BTreeMap<Target, &NetworkGateway> = gateways
         .iter()
@@ -178,12 +135,54 @@ fn way<'a>(
         .collect();
     if resolved.is_empty() {
         let gateways = gateways.iter().map(|g| g.address.clone()).collect();
-        return Err(Excluded::GatewayNotResolved { network: network.0.clone(), gateways });
+        return Way::Not(Excluded::GatewayNotResolved { network: network.0.clone(), gateways });
     }
-    if !candidate.mtls {
-        return Err(Excluded::NoMtls { network: network.0.clone() });
+    if !cohort.mtls {
+        return Way::Not(Excluded::NoMtls { network: network.0.clone() });
     }
-    Ok(Way::Through(resolved.into_iter().collect()))
+    Way::Through(resolved.into_iter().collect())
+}
+
+/// Puts endpoints of other networks together by the gateways that lead to them.
+fn gather<'a>(
+    remote: Vec<Member<'a>>,
+    ways: Vec<Way<'a>>,
+    direct: &[Member<'a>],
+    cohorts: &[Cohort<'a>],
+    excluded: &mut Exclusions<'a>,
+) -> Sets<'a> {
+    let is_direct = |target: &Target| direct.binary_search_by(|m| m.target.cmp(target)).is_ok();
+    let gateways: Vec<Vec<_>> = ways
+        .into_iter()
+        .map(|way| match way {
+            Way::Through(gateways) => gateways.into_iter().filter(|(t, _)| !is_direct(t)).collect(),
+            Way::Direct | Way::Not(_) => Vec::new(),
+        })
+        .collect();
+    let mut sets = Sets::new();
+    for member in remote {
+        let (Some(endpoint), Some(workload)) = (member.endpoint, workload_of(&cohorts[member.cohort])) else {
+            continue;
+        };
+        let gateways = &gateways[member.cohort];
+        let refused = match member.health {
+            _ if gateways.is_empty() => Some(Excluded::NoGateway { network: workload.network.0.clone() }),
+            Health::Healthy => None,
+            Health::Unhealthy => Some(Excluded::NotReady),
+            Health::Draining | Health::Terminating => Some(Excluded::Terminating),
+        };
+        if let Some(reason) = refused {
+            excluded.add(endpoint, || reason);
+            continue;
+        }
+        let set = gateways.iter().map(|(target, _)| *target).collect();
+        let (_, behind) = sets.entry(set).or_insert_with(|| (gateways.clone(), Behind::default()));
+        let weight = u64::from(member.weight);
+        behind.endpoints.push(endpoint);
+        behind.weight += weight;
+        *behind.localities.entry(&workload.locality).or_default() += weight;
+    }
+    sets
 }
 
 /// The smallest number that makes each weight divisible by its number of gateways.
@@ -198,19 +197,17 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-fn share<'a>(sets: BTreeMap<BTreeSet<Target>, Behind<'a>>, multiplier: u64) -> BTreeMap<Target, Share<'a>> {
-    let mut shares: BTreeMap<Target, Share<'a>> = BTreeMap::new();
-    for behind in sets.into_values() {
-        let count = behind.gateways.len() as u64;
-        for (target, gateway) in behind.gateways {
-            let share = shares.entry(target).or_insert_with(|| Share {
-                gateway,
-                endpoints: Vec::new(),
-                weight: 0,
-                localities: BTreeMap::new(),
-            });
+fn share<'a>(sets: Sets<'a>, multiplier: u64) -> Shares<'a> {
+    let mut shares = Shares::new();
+    for (gateways, behind) in sets.into_values() {
+        let count = gateways.len() as u64;
+        for (target, gateway) in gateways {
+            let (known, share) = match shares.entry(target) {
+                Entry::Vacant(entry) => entry.insert((gateway, Behind::default())),
+                Entry::Occupied(entry) => entry.into_mut(),
+            };
             // The same address may be known by several names; which one is shown must not depend on the input.
-            share.gateway = share.gateway.min(gateway);
+            *known = gateway.min(known);
             share.endpoints.extend(&behind.endpoints);
             share.weight += behind.weight * multiplier / count;
             for (locality, weight) in &behind.localities {
@@ -221,59 +218,45 @@ fn share<'a>(sets: BTreeMap<BTreeSet<Target>, Behind<'a>>, multiplier: u64) -> B
     shares
 }
 
+/// Adds the gateways, and gives every member its weight.
 fn weigh<'a>(
-    direct: BTreeMap<Target, Candidate<'a>>,
-    shares: BTreeMap<Target, Share<'a>>,
+    cohorts: &mut Vec<Cohort<'a>>,
+    members: &mut Vec<Member<'a>>,
+    shares: Shares<'a>,
     multiplier: u64,
-) -> Vec<Member<'a>> {
-    let own = |c: &Candidate| u64::from(c.endpoint.weight.max(1)) * multiplier;
-    let total: u128 = direct.values().map(|c| u128::from(own(c))).sum::<u128>()
-        + shares.values().map(|s| u128::from(s.weight)).sum::<u128>();
-    let fit = |weight: u64| fit(weight, total, (direct.len() + shares.len()) as u128);
-
-    let endpoints = direct.iter().map(|(target, c)| Member {
-        target: *target,
-        weight: fit(own(c)),
-        health: c.health,
-        mtls: c.mtls,
-        locality: c.endpoint.workload.locality.clone(),
-        labels: Cow::Borrowed(&c.endpoint.workload.labels),
-        origin: Origin::Endpoint(c.endpoint),
-    });
-    let gateways = shares.iter().map(|(target, share)| {
+) {
+    let own = |m: &Member| u64::from(m.weight) * multiplier;
+    let total: u128 = members.iter().map(|m| u128::from(own(m))).sum::<u128>()
+        + shares.values().map(|(_, share)| u128::from(share.weight)).sum::<u128>();
+    let count = (members.len() + shares.len()) as u128;
+    let fit = |weight: u64| fit(weight, total, count);
+    for member in members.iter_mut() {
+        member.weight = fit(own(member));
+    }
+    for (target, (gateway, share)) in shares {
         let heaviest = share.localities.values().max();
         let locality = share.localities.iter().find(|(_, weight)| Some(*weight) == heaviest);
-        let locality = locality.map(|(l, _)| (*l).clone()).unwrap_or_default();
-        Member {
-            target: *target,
+        cohorts.push(Cohort {
+            locality: locality.map_or(&NOWHERE, |(locality, _)| locality),
+            mtls: true,
+            origin: Origin::Gateway { gateway, behind: share.endpoints },
+        });
+        members.push(Member {
+            target,
             weight: fit(share.weight),
             health: Health::Healthy,
-            mtls: true,
-            labels: Cow::Owned(gateway_labels(share.gateway, &locality)),
-            locality,
-            origin: Origin::Gateway { gateway: share.gateway, behind: share.endpoints.clone() },
-        }
-    });
-    endpoints.chain(gateways).collect()
+            cohort: cohorts.len() - 1,
+            endpoint: None,
+        });
+    }
 }
 
 /// Envoy adds weights up in 32 bits. Only absurd weights come near; they keep their proportions.
 fn fit(weight: u64, total: u128, members: u128) -> u32 {
     let limit = u128::from(u32::MAX);
-    let weight = u128::from(weight);
-    let fitted = if total <= limit { weight } else { weight * (limit - members.min(limit)) / total };
+    if total <= limit {
+        return u32::try_from(weight).unwrap_or(u32::MAX).max(1);
+    }
+    let fitted = u128::from(weight) * (limit - members.min(limit)) / total;
     u32::try_from(fitted).unwrap_or(u32::MAX).max(1)
-}
-
-/// Istio gives a gateway cluster and network only, so that a `failoverPriority` by region takes every gateway for far
-/// away; ours is somewhere.
-fn gateway_labels(gateway: &NetworkGateway, locality: &Locality) -> Labels {
-    let all = [
-        ("topology.istio.io/cluster", &gateway.cluster.0),
-        ("topology.istio.io/network", &gateway.network.0),
-        ("topology.kubernetes.io/region", &locality.region),
-        ("topology.kubernetes.io/zone", &locality.zone),
-        ("topology.istio.io/subzone", &locality.subzone),
-    ];
-    all.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.into(), v.clone())).collect()
 }

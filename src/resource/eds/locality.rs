@@ -5,12 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::horizon::Member;
-use crate::model::{Labels, destination_rule::LocalityLb, locality::Locality};
+use super::member::{Cohort, Member, Members};
+use crate::model::{Labels, destination_rule::LocalityLb, locality::Locality, workload::NETWORK_LABEL};
 
-/// If it is the first of a `failoverPriority`, a mismatch only makes everything of other networks come later: what
-/// follows is compared all the same.
-const NETWORK_LABEL: &str = "topology.istio.io/network";
 /// How many priorities a locality can have beside a `failoverPriority`: same zone and subzone, same zone, same region, the
 /// region that `failover` names, anywhere.
 const LOCALITY_PRIORITIES: u32 = 5;
@@ -21,11 +18,22 @@ pub struct Group<'a> {
     /// 0 is used first; without gaps.
     pub priority: u32,
     /// Where they are.
-    pub locality: Locality,
+    pub locality: &'a Locality,
     /// The group's share among those of its priority; the sum of its members', or what `distribute` says.
     pub weight: u32,
     /// At least one.
     pub members: Vec<Member<'a>>,
+}
+
+/// Members in their groups.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Arranged<'a> {
+    /// What members refer to.
+    pub cohorts: Vec<Cohort<'a>>,
+    /// By priority, then locality.
+    pub groups: Vec<Group<'a>>,
+    /// Members that `distribute` gives nothing.
+    pub left: Vec<Member<'a>>,
 }
 
 /// Who asks.
@@ -40,32 +48,42 @@ pub struct Caller<'a> {
 /// Groups members and orders the groups by priority and locality. `fails_over`: there is outlier detection, without which
 /// Istio orders nothing. Members that get nothing come back separately.
 pub fn arrange<'a>(
-    members: Vec<Member<'a>>,
+    members: Members<'a>,
     caller: Caller,
     setting: Option<&LocalityLb>,
     fails_over: bool,
-) -> (Vec<Group<'a>>, Vec<Member<'a>>) {
-    if let Some(to) = setting.and_then(|s| distribution(s, caller.locality)) {
-        return distribute(group(members, |_| 0), to);
-    }
-    let Some(setting) = setting.filter(|s| fails_over && s.distribute.is_empty()) else {
-        return (group(members, |_| 0), Vec::new());
-    };
-    let groups = if setting.failover_priority.is_empty() {
-        compact(group(members, |m| by_locality(&m.locality, caller.locality, setting)))
-    } else {
-        let by_label = |m: &Member| by_labels(&m.labels, caller.labels, &setting.failover_priority);
-        let mut groups = compact(group(members, by_label));
-        if !setting.failover.is_empty() {
-            for group in &mut groups {
-                let within = by_locality(&group.locality, caller.locality, setting);
-                group.priority = group.priority * LOCALITY_PRIORITIES + within;
-            }
-            groups = compact(groups);
+) -> Arranged<'a> {
+    let Members { cohorts, list } = members;
+    let distribution = setting.and_then(|s| distribution(s, caller.locality));
+    let (groups, left) = match (distribution, setting) {
+        (Some(to), _) => distribute(group(&cohorts, list, |_| 0), to),
+        (None, Some(setting)) if fails_over && setting.distribute.is_empty() => {
+            (by_priority(&cohorts, list, caller, setting), Vec::new())
         }
-        groups
+        _ => (group(&cohorts, list, |_| 0), Vec::new()),
     };
-    (groups, Vec::new())
+    Arranged { cohorts, groups, left }
+}
+
+fn by_priority<'a>(
+    cohorts: &[Cohort<'a>],
+    members: Vec<Member<'a>>,
+    caller: Caller,
+    setting: &LocalityLb,
+) -> Vec<Group<'a>> {
+    if setting.failover_priority.is_empty() {
+        return compact(group(cohorts, members, |c| by_locality(c.locality, caller.locality, setting)));
+    }
+    let by_label = |c: &Cohort| by_labels(c, caller.labels, &setting.failover_priority);
+    let mut groups = compact(group(cohorts, members, by_label));
+    if !setting.failover.is_empty() {
+        for group in &mut groups {
+            let within = by_locality(group.locality, caller.locality, setting);
+            group.priority = group.priority * LOCALITY_PRIORITIES + within;
+        }
+        groups = compact(groups);
+    }
+    groups
 }
 
 /// How far away a locality is: 0 here, 1 same zone, 2 same region, 3 elsewhere; with a `failover` for the caller's region
@@ -83,17 +101,19 @@ fn by_locality(locality: &Locality, own: &Locality, setting: &LocalityLb) -> u32
 }
 
 /// The number of labels from the first that differs on; 0 if all are the same. An entry `key=value` is compared with that
-/// value instead of the caller's.
-fn by_labels(labels: &Labels, own: &Labels, order: &[Arc<str>]) -> u32 {
-    let value = |labels: &Labels, key: &str| labels.get(key).cloned().unwrap_or_default();
+/// value instead of the caller's. A label that is missing is an empty one.
+///
+/// If the network is the first of them, a mismatch only makes everything of other networks come later: what follows is
+/// compared all the same.
+fn by_labels(cohort: &Cohort, own: &Labels, order: &[Arc<str>]) -> u32 {
     let count = order.len() as u32;
     let mut priority = 0;
     for (i, entry) in order.iter().enumerate() {
         let (key, wanted) = match entry.split_once('=') {
-            Some((key, value)) => (key, Arc::from(value)),
-            None => (&**entry, value(own, entry)),
+            Some((key, value)) => (key, value),
+            None => (&**entry, own.get(entry).map_or("", |value| value)),
         };
-        if value(labels, key) == wanted {
+        if cohort.label(key).map_or("", |value| value) == wanted {
             continue;
         }
         if i > 0 || key != NETWORK_LABEL {
@@ -104,16 +124,34 @@ fn by_labels(labels: &Labels, own: &Labels, order: &[Arc<str>]) -> u32 {
     priority
 }
 
-fn group<'a>(members: Vec<Member<'a>>, priority: impl Fn(&Member) -> u32) -> Vec<Group<'a>> {
-    let mut groups: BTreeMap<(u32, Locality), Vec<Member<'a>>> = BTreeMap::new();
-    for member in members {
-        groups.entry((priority(&member), member.locality.clone())).or_default().push(member);
+/// Members by priority and locality, in the order of both; each group's in the order in which they come.
+fn group<'a>(
+    cohorts: &[Cohort<'a>],
+    members: Vec<Member<'a>>,
+    priority: impl Fn(&Cohort) -> u32,
+) -> Vec<Group<'a>> {
+    let mut sizes = vec![0; cohorts.len()];
+    for member in &members {
+        sizes[member.cohort] += 1;
     }
-    let with_weight = |((priority, locality), members): ((u32, Locality), Vec<Member<'a>>)| {
-        let weight = members.iter().fold(0, |sum: u32, m| sum.saturating_add(m.weight));
-        Group { priority, locality, weight, members }
-    };
-    groups.into_iter().map(with_weight).collect()
+    let mut by_key: BTreeMap<(u32, &'a Locality), (usize, Vec<usize>)> = BTreeMap::new();
+    for (i, cohort) in cohorts.iter().enumerate().filter(|(i, _)| sizes[*i] > 0) {
+        let (size, of) = by_key.entry((priority(cohort), cohort.locality)).or_default();
+        *size += sizes[i];
+        of.push(i);
+    }
+    let mut group_of = sizes;
+    let mut groups = Vec::with_capacity(by_key.len());
+    for ((priority, locality), (size, of)) in by_key {
+        of.into_iter().for_each(|cohort| group_of[cohort] = groups.len());
+        groups.push(Group { priority, locality, weight: 0, members: Vec::with_capacity(size) });
+    }
+    for member in members {
+        let group = &mut groups[group_of[member.cohort]];
+        group.weight = group.weight.saturating_add(member.weight);
+        group.members.push(member);
+    }
+    groups
 }
 
 /// Priorities without gaps, and groups in their order.
@@ -122,7 +160,7 @@ fn compact(mut groups: Vec<Group>) -> Vec<Group> {
     for group in &mut groups {
         group.priority = used.range(..group.priority).count() as u32;
     }
-    groups.sort_by(|a, b| (a.priority, &a.locality).cmp(&(b.priority, &b.locality)));
+    groups.sort_by(|a, b| (a.priority, a.locality).cmp(&(b.priority, b.locality)));
     groups
 }
 

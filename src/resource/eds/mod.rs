@@ -3,17 +3,20 @@
 //! ```text
 //! endpoints -> choose (subset, cluster, node, network view, health)
 //!           -> horizon (other networks: one member per gateway)
-//!           -> locality (groups, priorities, weights) -> Assignment -> bytes
+//!           -> locality (groups, priorities, weights) -> Assignment -> write (bytes)
 //! ```
 //!
-//! [`assign`] answers for the bytes and for `landbridge endpoints` alike.
+//! What endpoints have in common is judged once for all of them ([`member`]). [`assign`] answers for the bytes and for
+//! `landbridge endpoints` alike.
 
 pub mod assignment;
 pub mod choose;
 pub mod horizon;
 pub mod locality;
+pub mod member;
+mod write;
 
 pub use assignment::{Assignment, assign, service};
 pub use choose::Excluded;
-pub use horizon::{Member, Origin};
 pub use locality::Group;
+pub use member::{Cohort, Member, Origin};

@@ -91,9 +91,9 @@ fn binds(index: &Index, view: &ListenerView, service: &Service, port: &Port) -> 
     if service.resolution == Resolution::Passthrough {
         let endpoints = index.endpoints(&service.key).iter();
         return endpoints
-            .filter(|e| e.port_name == port.name && e.health != Health::Terminating)
-            .filter(|e| !view.own_headless_ips.contains(&e.address))
-            .map(|e| (e.address.to_string(), Vec::new()))
+            .filter(|e| *e.port_name() == port.name && e.health() != Health::Terminating)
+            .filter(|e| !view.own_headless_ips.contains(&e.address()))
+            .map(|e| (e.address().to_string(), Vec::new()))
             .collect();
     }
     let mut vips = service.vips_for(&view.cluster).iter().copied().filter(|ip| !ip.is_unspecified());

@@ -27,8 +27,8 @@ fn members(index: &Index, view: &EndpointView, service: &str, port: u16) -> Vec<
     let mut lines = Vec::new();
     for group in &assignment.groups {
         for m in &group.members {
-            let behind = match &m.origin {
-                Origin::Endpoint(_) => format!("{:?}", m.health),
+            let behind = match &assignment.cohort(m).origin {
+                Origin::Endpoint { .. } => format!("{:?}", m.health),
                 Origin::Gateway { behind, .. } => format!("{} behind", behind.len()),
             };
             lines.push(format!(
@@ -48,7 +48,7 @@ fn excluded(
 ) -> Vec<(String, Excluded)> {
     let service = index.service(key).unwrap();
     let assignment = eds::assign(index, view, service, &service.ports[0], None, sni_dnat);
-    assignment.excluded.into_iter().map(|(e, why)| (e.address.to_string(), why)).collect()
+    assignment.excluded.into_iter().map(|(e, why)| (e.address().to_string(), why)).collect()
 }
 
 fn text(s: &str) -> Arc<str> {

@@ -10,6 +10,7 @@ use crate::{
             DestinationRule, LoadBalancer, LocalityLb, OutlierDetection, PolicySettings, Subset,
             TrafficPolicy,
         },
+        endpoint::Health,
         gateway::{Gateway, Server, ServerTlsMode},
         kubernetes::{
             EndpointSlice, Meta, Namespace, Node, Pod, Service, ServicePort, ServiceType, SliceEndpoint,
@@ -46,7 +47,7 @@ pub fn put(cluster: &str, object: Object) -> Change {
         Object::ServiceAccount(o) => o.meta.clone(),
         Object::Service(o) => o.meta.clone(),
         Object::Pod(o) => o.meta.clone(),
-        Object::EndpointSlice(o) => o.meta.clone(),
+        Object::EndpointSlice(o) => mk_meta(&o.namespace, &o.name),
         Object::MeshConfig(_) => mk_meta("istio-system", "istio"),
         Object::Gateway(o) => o.meta.clone(),
         Object::DestinationRule(o) => o.meta.clone(),
@@ -110,24 +111,45 @@ impl Workload<'_> {
             workload: self.service.into(),
             ..Pod::default()
         };
-        let slice = EndpointSlice {
-            meta: mk_meta(self.namespace, self.name),
-            service: self.service.into(),
-            ports: ports.iter().map(|(n, p)| SlicePort { name: (*n).into(), number: *p }).collect(),
-            endpoints: vec![SliceEndpoint {
-                addresses: vec![ip],
-                ready: self.ready,
-                serving: self.ready,
-                node: Some(self.node.into()),
-                pod: Some(self.name.into()),
-                ..SliceEndpoint::default()
-            }],
+        let endpoint = SliceEndpoint {
+            health: if self.ready { Health::Healthy } else { Health::Unhealthy },
+            node: Some(self.node.into()),
+            pod: Some(self.name.to_owned().into()),
+            ..SliceEndpoint::at(ip)
         };
         vec![
             put(self.cluster, Object::Pod(Arc::new(pod))),
-            put(self.cluster, Object::EndpointSlice(Arc::new(slice))),
+            slice(self.cluster, self.namespace, self.service, self.name, ports, [endpoint]),
         ]
     }
+}
+
+fn slice(
+    cluster: &str,
+    namespace: &str,
+    service: &str,
+    name: &str,
+    ports: &[(&str, u16)],
+    endpoints: impl IntoIterator<Item = SliceEndpoint<'static>>,
+) -> Change {
+    let slice = EndpointSlice {
+        namespace: namespace.into(),
+        name: name.into(),
+        service: service.into(),
+        ports: ports.iter().map(|(n, p)| SlicePort { name: (*n).into(), number: *p }).collect(),
+        endpoints: endpoints.into_iter().collect(),
+    };
+    put(cluster, Object::EndpointSlice(Arc::new(slice)))
+}
+
+/// A slice of an HTTP service.
+pub fn mk_slice(
+    cluster: &str,
+    service: &str,
+    name: &str,
+    endpoints: impl IntoIterator<Item = SliceEndpoint<'static>>,
+) -> Change {
+    slice(cluster, NS, service, name, &[("http", 8080)], endpoints)
 }
 
 pub fn pod<'a>(

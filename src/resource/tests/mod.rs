@@ -1,6 +1,7 @@
 //! What the builders say about a mesh of two clusters.
 
 mod assignments;
+mod bytes;
 mod clusters;
 mod envoy;
 mod horizon;

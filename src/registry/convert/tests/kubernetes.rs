@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::{
+    endpoint::Health,
     kubernetes::{EndpointSlice, Pod, Service, ServiceType},
     port::{TargetPort, Transport},
 };
@@ -110,23 +111,23 @@ fn endpoints(text: &str) -> Arc<EndpointSlice> {
 #[test]
 fn conditions_of_endpoints() {
     for (conditions, expected) in [
-        ("{}", (true, true, false)),
-        ("{ready: true}", (true, true, false)),
-        ("{ready: false}", (false, false, false)),
-        ("{ready: null, serving: null, terminating: null}", (true, true, false)),
-        ("{ready: false, serving: true, terminating: true}", (false, true, true)),
+        ("{}", Health::Healthy),
+        ("{ready: true}", Health::Healthy),
+        ("{ready: false}", Health::Unhealthy),
+        ("{ready: null, serving: null, terminating: null}", Health::Healthy),
+        ("{ready: false, serving: true, terminating: true}", Health::Draining),
+        ("{ready: false, terminating: true}", Health::Terminating),
     ] {
         let s = endpoints(&format!("endpoints: [{{addresses: [10.1.0.1], conditions: {conditions}}}]"));
-        let e = &s.endpoints[0];
-        assert_eq!((e.ready, e.serving, e.terminating), expected, "{conditions}");
+        assert_eq!(s.endpoints.health(0), expected, "{conditions}");
     }
     let s = endpoints(
         "endpoints: [{addresses: [10.1.0.1], nodeName: n, zone: z, targetRef: {kind: Pod, name: p}}, \
          {addresses: ['fd00::1'], targetRef: {kind: Other, name: p}}]\nports: [{name: http, port: 8080}, {name: all}]",
     );
     assert_eq!(s.service, "backend".into());
-    assert_eq!(s.endpoints[0].node.as_deref(), Some("n"));
-    assert_eq!((s.endpoints[0].pod.as_deref(), s.endpoints[1].pod.as_deref()), (Some("p"), None));
+    assert_eq!(s.endpoints.node(0).map(|node| &**node), Some("n"));
+    assert_eq!((s.endpoints.pod(0), s.endpoints.pod(1)), (Some("p"), None));
     assert_eq!(s.ports.len(), 1);
 }
 
