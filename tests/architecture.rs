@@ -10,24 +10,25 @@ use std::{
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("files", &[]),
+    ("grpc", &[]),
     ("snapshot", &["model"]),
     ("registry", &["model"]),
     ("index", &["model"]),
     ("view", &["model", "index"]),
     ("resource", &["model", "index", "view"]),
     ("authn", &["model", "files"]),
-    ("ca", &["model", "files", "authn", "snapshot"]),
+    ("ca", &["model", "files", "authn", "grpc", "snapshot"]),
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
-    ("xds", &["model", "snapshot", "authn"]),
+    ("xds", &["model", "snapshot", "authn", "grpc"]),
     ("admin", &["model", "registry", "index", "view", "resource", "snapshot", "pipeline", "xds", "ca"]),
     ("cli", &["model", "files", "authn", "ca", "admin", "app"]),
-    ("app", &["model", "registry", "index", "snapshot", "pipeline", "authn", "ca", "xds", "admin"]),
+    ("app", &["model", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "xds", "admin"]),
     ("args", &["cli", "app"]),
 ];
 
 /// Crates that only some modules may name.
 const OWNERS: &[(&str, &[&str])] = &[
-    ("tonic::", &["xds", "ca", "authn", "app"]),
+    ("tonic::", &["grpc", "xds", "ca", "authn", "app"]),
     ("axum::", &["admin", "app"]),
     ("notify::", &["registry", "ca", "authn"]),
     ("clap::", &["args", "cli"]),

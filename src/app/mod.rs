@@ -175,15 +175,15 @@ pub async fn serve(config: Config) -> Result<()> {
         Access::Authenticated(Arc::new(authenticate::ByCredentials(authenticator.clone()))),
     );
     let lifetimes = Lifetimes { default: config.workload_cert_ttl, max: config.max_workload_cert_ttl };
-    secure.add_service(
+    secure.service(
         CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics).into_server(),
     );
     let names = server_cert::dns_names(&root_namespace, &config.domain, &config.custom_hosts);
     let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
 
     let mut servers = JoinSet::new();
-    servers.spawn(listener::serve(sockets.grpc, None, plain.routes(), settings, drain.clone()));
-    servers.spawn(listener::serve(sockets.secure_grpc, Some(tls), secure.routes(), settings, drain.clone()));
+    servers.spawn(listener::serve(sockets.grpc, None, plain, settings, drain.clone()));
+    servers.spawn(listener::serve(sockets.secure_grpc, Some(tls), secure, settings, drain.clone()));
     ready.send_replace(true);
     info!(cluster = %config.cluster_id, grpc = %config.grpc_addr, secure_grpc = %config.secure_grpc_addr,
         monitoring = %config.monitoring_addr, elapsed = ?started.elapsed(), "serving");

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
-use tokio_util::sync::CancellationToken;
 
+use super::connections::Connection;
 pub use crate::authn::Peer as Proven;
 
 /// The connection that a request came on. Every handler finds it in the request's extensions.
@@ -17,10 +17,8 @@ pub struct Peer {
     pub tls: bool,
     /// The client's certificate chain as presented, leaf first; empty without one.
     pub certificates: Arc<[CertificateDer<'static>]>,
-    /// Cancelled when the connection shall end: streams on it say good-bye.
-    pub closing: CancellationToken,
-    /// Cuts the connection.
-    pub abort: CancellationToken,
+    /// How it is told to end.
+    pub connection: Arc<Connection>,
 }
 
 /// Finds out who a client is.

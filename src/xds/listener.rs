@@ -1,24 +1,35 @@
 //! Accepts connections, with or without TLS, and ends them in an orderly way.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::FutureExt;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
-use tower::Service;
 use tracing::{debug, warn};
 
-use super::auth::Peer;
-use crate::authn::PeerCertificates;
+use super::{
+    auth::Peer,
+    connections::{Connection, Connections, Open},
+};
+use crate::{authn::PeerCertificates, grpc::Router};
 
 /// How connections are treated.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +45,8 @@ pub struct ConnectionSettings {
     pub keepalive_interval: Duration,
     /// For how long its answer is waited for.
     pub keepalive_timeout: Duration,
+    /// For how long a client may read nothing while something waits for it.
+    pub send_timeout: Duration,
     /// Streams at once on one connection.
     pub max_streams: u32,
 }
@@ -46,55 +59,66 @@ impl Default for ConnectionSettings {
             handshake: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(60),
             max_streams: 100_000,
         }
     }
 }
 
-/// Serves `routes` on `listener` until `shutdown`; then stops accepting, sends GOAWAY, and returns when all
+/// Serves `router` on `listener` until `shutdown`; then stops accepting, sends GOAWAY, and returns when all
 /// connections ended or the grace is over. Each connection is a task of its own.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
-    routes: Routes,
+    router: Router,
     settings: ConnectionSettings,
     shutdown: CancellationToken,
 ) {
     let tls = tls.map(|config| TlsAcceptor::from(with_alpn(config)));
-    let routes = routes.prepare();
-    let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
+    let connections = Arc::new(Connections::default());
+    let tasks = TaskTracker::new();
+    let mut look = interval((settings.send_timeout / 4).clamp(Duration::from_millis(10), SECOND));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keys = 0..;
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
+            _ = look.tick() => {
+                let cut = connections.cut_stalled(settings.send_timeout);
+                if cut > 0 {
+                    let seconds = settings.send_timeout.as_secs();
+                    warn!(connections = cut, seconds, "cut connections whose clients read nothing for so long");
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((socket, address)) => {
-                let connection = Connection {
-                    address,
-                    settings,
-                    routes: routes.clone(),
-                    closing: shutdown.child_token(),
-                    abort: abort.child_token(),
-                };
-                connections.spawn(connection.accept(socket, tls.clone()));
+        match (accepted, keys.next()) {
+            (Ok((socket, address)), Some(key)) => {
+                let accepted =
+                    Accepted { address, settings, router: router.clone(), open: connections.open(key) };
+                tasks.spawn(accepted.accept(socket, tls.clone()));
             }
             // Out of file descriptors, or the client was gone before we looked: neither is a reason to stop.
-            Err(error) => {
+            (Err(error), _) => {
                 warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(50)).await;
             }
+            (_, None) => {}
         }
     }
     drop(listener);
     connections.close();
-    if timeout(settings.grace, connections.wait()).await.is_err() {
+    tasks.close();
+    if timeout(settings.grace, tasks.wait()).await.is_err() {
         warn!(connections = connections.len(), "connections did not end in time and are cut");
-        abort.cancel();
-        connections.wait().await;
+        connections.abort();
+        tasks.wait().await;
     }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// gRPC clients other than Envoy insist on ALPN.
 fn with_alpn(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
@@ -106,89 +130,98 @@ fn with_alpn(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-struct Connection {
+struct Accepted {
     address: SocketAddr,
     settings: ConnectionSettings,
-    routes: Routes,
-    closing: CancellationToken,
-    abort: CancellationToken,
+    router: Router,
+    open: Open,
 }
 
-impl Connection {
+impl Accepted {
     async fn accept(self, socket: TcpStream, tls: Option<TlsAcceptor>) {
         let address = self.address;
         // Frames are small and somebody waits for each.
         let _ = socket.set_nodelay(true);
         let result = match tls {
             None => self.serve(socket, None).await,
-            Some(acceptor) => self.handshake(socket, acceptor).await,
+            Some(acceptor) => match self.handshake(socket, acceptor).await {
+                Ok(Some((stream, chain))) => self.serve(stream, Some(chain)).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            },
         };
         if let Err(error) = result {
             debug!(peer = %address, %error, "a connection ended with an error");
         }
     }
 
-    async fn handshake(self, socket: TcpStream, acceptor: TlsAcceptor) -> io::Result<()> {
-        let handshake = timeout(self.settings.handshake, acceptor.accept(socket));
+    /// None: the server ends.
+    async fn handshake(&self, socket: TcpStream, acceptor: TlsAcceptor) -> io::Result<Option<Secured>> {
+        // Boxed, as it is large and over soon, while the task that waits for it lives as long as the connection.
+        let handshake = Box::pin(timeout(self.settings.handshake, acceptor.accept(socket)));
         let stream = tokio::select! {
-            () = self.closing.cancelled() => return Ok(()),
+            () = self.open.connection.closing.cancelled() => return Ok(None),
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
         };
         let certificates = stream.get_ref().1.peer_certificates();
         let chain = certificates.unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-        self.serve(stream, Some(chain)).await
+        Ok(Some((stream, chain)))
     }
 
     /// `chain`: the client's certificates, on an encrypted connection.
-    async fn serve(
+    fn serve(
         self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        chain: Option<Vec<rustls_pki_types::CertificateDer<'static>>>,
-    ) -> io::Result<()> {
-        let Self { address, settings, routes, closing, abort } = self;
-        let peer = Peer {
-            address,
-            tls: chain.is_some(),
-            certificates: chain.unwrap_or_default().into(),
-            closing: closing.clone(),
-            abort: abort.clone(),
-        };
-        let certificates = PeerCertificates(peer.certificates.clone());
-        let service = service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            // For services beside xDS, which do not know this module.
-            request.extensions_mut().insert(certificates.clone());
-            routes.clone().call(request)
-        });
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(settings.keepalive_interval)
-            .keep_alive_timeout(settings.keepalive_timeout)
-            .max_concurrent_streams(settings.max_streams)
-            .serve_connection(TokioIo::new(io), service);
-        let mut connection = pin!(connection);
-        let mut end = age(settings.max_age).map(|age| Instant::now() + age);
-        let mut ending = false;
-        loop {
-            tokio::select! {
-                biased;
-                done = connection.as_mut() => return done.map_err(io::Error::other),
-                () = abort.cancelled() => return Ok(()),
-                () = closing.cancelled(), if !ending => {
-                    ending = true;
-                    end = Some(Instant::now() + settings.grace);
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = until(end) => {
-                    if ending {
-                        return Ok(());
+        chain: Option<Vec<CertificateDer<'static>>>,
+    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+        Box::pin(async move {
+            let Self { address, settings, router, open } = self;
+            let peer = Peer {
+                address,
+                tls: chain.is_some(),
+                certificates: chain.unwrap_or_default().into(),
+                connection: open.connection.clone(),
+            };
+            let service = service_fn(move |mut request: http::Request<Incoming>| {
+                // For services beside xDS, which do not know this module.
+                request.extensions_mut().insert(PeerCertificates(peer.certificates.clone()));
+                request.extensions_mut().insert(peer.clone());
+                router.call(request).map(Ok::<_, Infallible>)
+            });
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(settings.keepalive_interval)
+                .keep_alive_timeout(settings.keepalive_timeout)
+                .max_concurrent_streams(settings.max_streams)
+                .serve_connection(TokioIo::new(io), service);
+            let mut connection = pin!(connection);
+            let Connection { closing, abort, .. } = &*open.connection;
+            let mut end = age(settings.max_age).map(|age| Instant::now() + age);
+            let mut ending = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    done = connection.as_mut() => return done.map_err(io::Error::other),
+                    () = abort.cancelled() => return Ok(()),
+                    () = closing.cancelled(), if !ending => {
+                        ending = true;
+                        end = Some(Instant::now() + settings.grace);
+                        connection.as_mut().graceful_shutdown();
                     }
-                    closing.cancel();
+                    () = until(end) => {
+                        if ending {
+                            return Ok(());
+                        }
+                        closing.cancel();
+                    }
                 }
             }
-        }
+        })
     }
 }
+
+/// An encrypted connection, and the client's certificates.
+type Secured = (TlsStream<TcpStream>, Vec<CertificateDer<'static>>);
 
 async fn until(end: Option<Instant>) {
     match end {

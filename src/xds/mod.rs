@@ -8,6 +8,7 @@
 //! `stream` moves the bytes, `server` listens, `node` reads who connects, `status` and `metrics` tell about it.
 
 mod auth;
+mod connections;
 mod delta;
 mod frame;
 mod kind;

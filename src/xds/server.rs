@@ -2,20 +2,10 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use landbridge_proto::{
-    DESCRIPTORS,
-    envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
-    landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse},
-    service::{
-        ads::aggregated_discovery_service_server::{
-            AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-        },
-        sds::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
-    },
-};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, service::RoutesBuilder};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use landbridge_proto::DESCRIPTORS;
+use tonic::{Status, service::RoutesBuilder};
 use tonic_health::server::HealthReporter;
 use tracing::{Instrument, field::Empty, info_span};
 
@@ -29,10 +19,10 @@ use super::{
     stream::{self, Caller, Scope},
     wire::{Delta, Sotw, Wire},
 };
-use crate::snapshot::Attacher;
-
-/// The largest request. gRPC's default, and istiod's.
-pub const MAX_REQUEST_BYTES: usize = 4 << 20;
+use crate::{
+    grpc::{self, Messages, Router},
+    snapshot::Attacher,
+};
 
 /// What reflection lists. The descriptors hold more than is served.
 const SERVICES: [&str; 3] = [
@@ -46,8 +36,6 @@ const SERVICES: [&str; 3] = [
 pub struct Settings {
     /// What one stream may ask for.
     pub limits: Limits,
-    /// For how long a client may read nothing while something waits for it.
-    pub send_timeout: Duration,
     /// For how long a client may say nothing after it opened a stream.
     pub first_request_timeout: Duration,
     /// How many streams may begin in a second; none: as many as come.
@@ -58,7 +46,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            send_timeout: Duration::from_secs(60),
             first_request_timeout: Duration::from_secs(30),
             streams_per_second: None,
         }
@@ -79,20 +66,13 @@ pub struct Context {
     pub settings: Settings,
 }
 
-/// The services for one port: ADS, SDS, health and reflection. More can be added to the builder. The reporter says
+/// The services for one port: ADS, SDS, health and reflection. More can be added to the router. The reporter says
 /// "serving" from the start; set it to "not serving" before a drain.
-pub fn routes(context: Arc<Context>, access: Access) -> (RoutesBuilder, HealthReporter) {
+pub fn routes(context: Arc<Context>, access: Access) -> (Router, HealthReporter) {
     let rate = context.settings.streams_per_second.map(Rate::new).map(Arc::new);
-    let service = Service { context, access, rate };
     let (reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = RoutesBuilder::default();
-    routes
-        .add_service(
-            AggregatedDiscoveryServiceServer::new(service.clone())
-                .max_decoding_message_size(MAX_REQUEST_BYTES),
-        )
-        .add_service(SecretDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(health);
+    let mut others = RoutesBuilder::default();
+    others.add_service(health);
     let reflection = || {
         SERVICES.iter().fold(
             tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS),
@@ -101,9 +81,19 @@ pub fn routes(context: Arc<Context>, access: Access) -> (RoutesBuilder, HealthRe
     };
     // grpcurl speaks the old version where the new one is missing, others only the old one.
     if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-        routes.add_service(v1).add_service(v1alpha);
+        others.add_service(v1).add_service(v1alpha);
     }
-    (routes, reporter)
+
+    let mut router = Router::new(others.routes());
+    let service = Service { context, access, rate };
+    let (ads, sds) = (Scope::Aggregated, Scope::Secrets);
+    let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+    service.mount::<Sotw>(&mut router, path, ads);
+    let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+    service.mount::<Delta>(&mut router, path, ads);
+    service.mount::<Sotw>(&mut router, "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets", sds);
+    service.mount::<Delta>(&mut router, "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets", sds);
+    (router, reporter)
 }
 
 #[derive(Clone)]
@@ -113,28 +103,34 @@ struct Service {
     rate: Option<Arc<Rate>>,
 }
 
-type Frames<T> = ReceiverStream<Result<T, Status>>;
-
 impl Service {
+    fn mount<W: Wire>(&self, router: &mut Router, path: &'static str, scope: Scope) {
+        let service = self.clone();
+        router.method(path, move |request| {
+            let service = service.clone();
+            async move { service.open::<W>(scope, request).await.unwrap_or_else(|status| grpc::refuse(&status)) }
+        });
+    }
+
     async fn open<W: Wire>(
-        &self,
+        self,
         scope: Scope,
-        request: Request<Streaming<W::Request>>,
-    ) -> Result<Response<Frames<W::Response>>, Status> {
+        request: Request<Incoming>,
+    ) -> Result<Response<grpc::Body>, Status> {
         if let Some(rate) = &self.rate
             && !rate.wait(Duration::from_secs(1)).await
         {
             self.context.metrics.refused_stream("rate");
             return Err(Status::resource_exhausted("too many streams begin at once; connect again later"));
         }
-        let (metadata, extensions, requests) = request.into_parts();
-        let Some(peer) = extensions.get::<Peer>().cloned() else {
+        let (head, body) = request.into_parts();
+        let Some(peer) = head.extensions.get::<Peer>().cloned() else {
             return Err(Status::internal("the connection did not come through landbridge's listener"));
         };
         let proven = match &self.access {
             Access::Anonymous => Proven::plaintext(),
             Access::Authenticated(authenticator) => {
-                let found = authenticator.authenticate(metadata.as_ref(), &peer).await;
+                let found = authenticator.authenticate(&head.headers, &peer).await;
                 found.map_err(|reason| {
                     self.context.metrics.refused_stream("authentication");
                     tracing::info!(peer = %peer.address, reason, "a client is not authenticated");
@@ -148,51 +144,11 @@ impl Service {
             node = Empty,
             identity = proven.identity.as_ref().map(tracing::field::display),
         );
-        // One frame between the session and HTTP/2: what a slow client has not read yet is not built yet.
-        let (out, frames) = mpsc::channel(1);
+        let requests = Messages::new(&head.headers, body, grpc::MAX_REQUEST_BYTES);
+        let (pace, patience) = (peer.connection.call(), grpc::timeout(&head.headers));
         let caller = Caller { peer, proven };
-        let task = stream::run::<W>(self.context.clone(), scope, caller, requests, out);
-        tokio::spawn(task.instrument(span));
-        Ok(Response::new(ReceiverStream::new(frames)))
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Frames<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Frames<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open::<Sotw>(Scope::Aggregated, request).await
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open::<Delta>(Scope::Aggregated, request).await
-    }
-}
-
-#[tonic::async_trait]
-impl SecretDiscoveryService for Service {
-    type StreamSecretsStream = Frames<DiscoveryResponse>;
-    type DeltaSecretsStream = Frames<DeltaDiscoveryResponse>;
-
-    async fn stream_secrets(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        self.open::<Sotw>(Scope::Secrets, request).await
-    }
-
-    async fn delta_secrets(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        self.open::<Delta>(Scope::Secrets, request).await
+        Ok(grpc::streaming(pace, patience, |out| {
+            stream::run::<W>(self.context, scope, caller, requests, out).instrument(span)
+        }))
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    future::pending,
+    future::{pending, ready},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
-use tokio::{sync::mpsc, time::sleep_until};
-use tonic::{Code, Status, Streaming};
+use bytes::Bytes;
+use tokio::time::sleep_until;
+use tonic::Status;
 use tracing::{Span, debug, info, warn};
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
+    grpc::{Messages, Outlet},
     model::node::Proxy,
     snapshot::{Attachment, Nack, Snapshot},
 };
@@ -41,6 +43,9 @@ pub enum Scope {
     Secrets,
 }
 
+/// Where responses go.
+pub type Out = Outlet<std::iter::Once<Bytes>>;
+
 /// Who opened a stream.
 pub struct Caller {
     /// The connection.
@@ -49,23 +54,34 @@ pub struct Caller {
     pub proven: Proven,
 }
 
-/// Serves one stream until it ends, and tells the client why if that was not its own doing.
+/// Serves one stream until it ends, and tells the client why if that was not its own doing. Dropped when the client is
+/// gone.
 pub async fn run<W: Wire>(
     context: Arc<Context>,
     scope: Scope,
     caller: Caller,
-    requests: Streaming<W::Request>,
-    out: mpsc::Sender<Result<W::Response, Status>>,
-) {
-    let (opened, abort) = (Instant::now(), caller.peer.abort.clone());
-    let Err(status) = serve::<W>(context, scope, caller, requests, &out).await else {
-        info!(seconds = opened.elapsed().as_secs(), "the stream ended");
-        return;
-    };
-    info!(code = ?status.code(), reason = status.message(), seconds = opened.elapsed().as_secs(), "stream closed");
-    if out.send_timeout(Err(status), Duration::from_secs(1)).await.is_err() && !out.is_closed() {
-        // The client does not read: what is buffered for it goes when its connection goes.
-        abort.cancel();
+    mut requests: Messages<W::Request>,
+    out: Out,
+) -> Result<(), Status> {
+    let mut ended = Ended { opened: Instant::now(), status: None };
+    let served = serve::<W>(context, scope, caller, &mut requests, &out).await;
+    ended.status = served.as_ref().err().cloned();
+    served
+}
+
+/// Tells about a stream's end.
+struct Ended {
+    opened: Instant,
+    status: Option<Status>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let seconds = self.opened.elapsed().as_secs();
+        match &self.status {
+            None => info!(seconds, "the stream ended"),
+            Some(status) => info!(code = ?status.code(), reason = status.message(), seconds, "stream closed"),
+        }
     }
 }
 
@@ -73,54 +89,42 @@ async fn serve<W: Wire>(
     context: Arc<Context>,
     scope: Scope,
     caller: Caller,
-    mut requests: Streaming<W::Request>,
-    out: &mpsc::Sender<Result<W::Response, Status>>,
+    requests: &mut Messages<W::Request>,
+    out: &Out,
 ) -> Result<(), Status> {
-    let closing = caller.peer.closing.clone();
-    let opening = async {
-        let Some(first) = first_request::<W>(&context, &mut requests).await? else { return Ok(None) };
-        Stream::<W>::open(context, scope, caller, &first).await.map(|stream| Some((stream, first)))
-    };
+    let connection = caller.peer.connection.clone();
+    // Boxed: it is large and soon over.
+    let opening = Box::pin(async {
+        let Some(first) = first_request::<W>(&context, requests).await? else { return Ok::<_, Status>(None) };
+        let mut stream = Stream::<W>::open(context, scope, caller, &first).await?;
+        stream.hear(&first)?;
+        Ok(Some(stream))
+    });
     let opened = tokio::select! {
         biased;
-        () = closing.cancelled() => return Err(going_away()),
-        () = out.closed() => return Ok(()),
+        () = connection.closing.cancelled() => return Err(going_away()),
         opened = opening => opened?,
     };
-    let Some((mut stream, first)) = opened else { return Ok(()) };
-    stream.hear(&first)?;
-    drop(first);
+    let Some(mut stream) = opened else { return Ok(()) };
 
-    let mut blocked: Option<Instant> = None;
     loop {
-        if stream.dirty && blocked.is_none() {
-            blocked = Some(Instant::now());
-        }
-        let give_up = blocked.map(|since| since + stream.context.settings.send_timeout);
         let deadline = stream.session.deadline(Instant::now());
         let Stream { attachment, secrets, dirty, .. } = &mut stream;
         tokio::select! {
             biased;
-            () = closing.cancelled() => return Err(going_away()),
-            () = out.closed() => return Ok(()),
-            request = requests.message() => match request {
-                Ok(Some(request)) => stream.hear(&request)?,
-                Ok(None) => return Ok(()),
-                Err(status) => return Err(bad_request(&status)),
+            () = connection.closing.cancelled() => return Err(going_away()),
+            request = requests.next() => match request? {
+                Some(request) => stream.hear(&request)?,
+                None => return Ok(()),
             },
-            permit = out.reserve(), if *dirty => {
-                let Ok(permit) = permit else { return Ok(()) };
-                blocked = None;
-                if let Some(frame) = stream.next_frame() {
-                    permit.send(Ok(W::response(frame)));
-                }
-            }
+            () = ready(()), if *dirty => if let Some(frame) = stream.next_frame() {
+                out.send(W::response(frame)).await;
+            },
             changed = snapshot_changed(attachment) => {
                 stream.take_snapshot(changed.map_err(|closed| Status::unavailable(closed.to_string()))?);
             }
             () = secrets.changed() => stream.take_secrets(),
             () = until(deadline) => stream.dirty = true,
-            () = until(give_up) => return Err(not_reading(stream.context.settings.send_timeout)),
         }
     }
 }
@@ -128,13 +132,13 @@ async fn serve<W: Wire>(
 /// Waits for the first request that says who it is from.
 async fn first_request<W: Wire>(
     context: &Context,
-    requests: &mut Streaming<W::Request>,
+    requests: &mut Messages<W::Request>,
 ) -> Result<Option<W::Request>, Status> {
     let patience = context.settings.first_request_timeout;
     let end = Instant::now() + patience;
     loop {
         let request = tokio::select! {
-            request = requests.message() => request.map_err(|status| bad_request(&status))?,
+            request = requests.next() => request?,
             () = until(Some(end)) => return Err(Status::deadline_exceeded(format!(
                 "no request within {} s of the stream's start; send one with the node",
                 patience.as_secs()
@@ -378,21 +382,6 @@ async fn until(end: Option<Instant>) {
 
 fn going_away() -> Status {
     Status::unavailable("the server ends this connection in an orderly way; connect again")
-}
-
-fn not_reading(patience: Duration) -> Status {
-    Status::deadline_exceeded(format!("the client has read nothing for {} s", patience.as_secs()))
-}
-
-/// tonic's words for what a client did, with the codes that gRPC has for it.
-fn bad_request(status: &Status) -> Status {
-    match status.code() {
-        Code::OutOfRange => {
-            Status::resource_exhausted(format!("a request is too large: {}", status.message()))
-        }
-        Code::Internal => Status::invalid_argument(format!("a request cannot be read: {}", status.message())),
-        code => Status::new(code, status.message()),
-    }
 }
 
 fn mark(nonce: String, epoch: u64) -> Mark {

@@ -1,21 +1,21 @@
 //! The two protocols as one to the task that moves bytes.
 
-use landbridge_proto::{
-    envoy::{
-        config::core::v3::Node,
-        service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
-    },
-    landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse},
+use std::iter::{Once, once};
+
+use bytes::Bytes;
+use landbridge_proto::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
 };
+use prost::Message;
 
 use super::{Frame, Heard, Kind, Protocol, Session, Violation, secrets::Asked};
+use crate::grpc;
 
 /// A protocol's messages.
 pub trait Wire: Send + 'static {
     /// What clients send.
-    type Request: Send + Sync + 'static;
-    /// What they get.
-    type Response: Send + 'static;
+    type Request: Message + Default + Send + Sync + 'static;
     /// Which one it is.
     const PROTOCOL: Protocol;
 
@@ -29,8 +29,8 @@ pub trait Wire: Send + 'static {
     fn asked(request: &Self::Request, first: bool) -> Asked<'_>;
     /// Takes it in.
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation>;
-    /// A response.
-    fn response(frame: Frame) -> Self::Response;
+    /// A response as it stands on the wire.
+    fn response(frame: Frame) -> Once<Bytes>;
 }
 
 /// Delta.
@@ -41,7 +41,6 @@ pub enum Sotw {}
 
 impl Wire for Delta {
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaDiscoveryResponse;
     const PROTOCOL: Protocol = Protocol::Delta;
 
     fn node(request: &Self::Request) -> Option<&Node> {
@@ -61,14 +60,13 @@ impl Wire for Delta {
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.delta(kind, request)
     }
-    fn response(frame: Frame) -> Self::Response {
-        frame.into_delta()
+    fn response(frame: Frame) -> Once<Bytes> {
+        once(grpc::encode(&frame.into_delta()))
     }
 }
 
 impl Wire for Sotw {
     type Request = DiscoveryRequest;
-    type Response = DiscoveryResponse;
     const PROTOCOL: Protocol = Protocol::Sotw;
 
     fn node(request: &Self::Request) -> Option<&Node> {
@@ -88,7 +86,7 @@ impl Wire for Sotw {
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.sotw(kind, request)
     }
-    fn response(frame: Frame) -> Self::Response {
-        frame.into_sotw()
+    fn response(frame: Frame) -> Once<Bytes> {
+        once(grpc::encode(&frame.into_sotw()))
     }
 }

@@ -101,11 +101,11 @@ impl Server {
             true => Access::Authenticated(Arc::new(ByHeader)),
             false => Access::Anonymous,
         };
-        let (routes, _health) = server::routes(Arc::new(context), access);
+        let (router, _health) = server::routes(Arc::new(context), access);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shutdown = CancellationToken::new();
-        let serving = listener::serve(listener, None, routes.routes(), options.connections, shutdown.clone());
+        let serving = listener::serve(listener, None, router, options.connections, shutdown.clone());
         Self {
             address,
             streams,

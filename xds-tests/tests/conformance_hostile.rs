@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes};
 use landbridge::snapshot::ResourceType::{Cluster, Endpoint, Listener, Route};
-use landbridge::xds::{Limits, server::Settings};
+use landbridge::xds::{Limits, listener::ConnectionSettings, server::Settings};
 use landbridge_proto::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
@@ -193,7 +193,8 @@ async fn a_name_without_end(protocol: Protocol) {
 
 async fn a_client_that_never_reads(protocol: Protocol) {
     let send_timeout = Duration::from_millis(300);
-    let server = start_with(Settings { send_timeout, ..Settings::default() }).await;
+    let connections = ConnectionSettings { send_timeout, ..ConnectionSettings::default() };
+    let server = Server::start(scripted::Options { connections, ..Default::default() }).await;
     let large: String = (0..40_000).map(|i| format!("a{i}={i} ")).collect();
     server.publish(&large, "", &large, "").await;
     let mut lazy = connect(&server, protocol).await;

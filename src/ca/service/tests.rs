@@ -10,6 +10,7 @@ use crate::ca::cert::Cert;
 use crate::ca::server_cert::server_config;
 use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_root, mk_watched};
+use crate::grpc::Router;
 use crate::model::identity::Spiffe;
 use crate::xds::listener::{ConnectionSettings, serve};
 
@@ -44,7 +45,7 @@ async fn in_world<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = server_config(authority.clone(), &[NAME.to_owned()]).unwrap();
-    let routes = tonic::service::Routes::new(service.into_server());
+    let routes = Router::new(tonic::service::Routes::new(service.into_server()));
     let server =
         serve(listener, Some(config), routes, ConnectionSettings::default(), CancellationToken::new());
     let world = World { _dir: dir, _sender: sender, authority, issuer, root, address, metrics };

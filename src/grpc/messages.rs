@@ -1,0 +1,142 @@
+//! The messages of a request, one after the other.
+
+use std::{future::poll_fn, marker::PhantomData, pin::Pin};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use hyper::body::{Body, Incoming};
+use prost::Message;
+use tonic::Status;
+
+use super::PREFIX;
+
+/// Reads messages of type `M`. Keeps nothing between two of them.
+#[derive(Debug)]
+pub struct Messages<M, B = Incoming> {
+    body: B,
+    /// Read and not decoded yet.
+    rest: Bytes,
+    /// The beginning of a message that came in several parts.
+    part: BytesMut,
+    limit: usize,
+    encoding: Option<Box<str>>,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M, B> Messages<M, B>
+where
+    M: Message + Default,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Reads `body`, whose request had these `headers`; refuses messages of more than `limit` bytes.
+    pub fn new(headers: &HeaderMap, body: B, limit: usize) -> Self {
+        let encoding = headers.get("grpc-encoding").and_then(|value| value.to_str().ok());
+        let encoding = encoding.filter(|name| *name != "identity").map(Box::from);
+        Self { body, rest: Bytes::new(), part: BytesMut::new(), limit, encoding, message: PhantomData }
+    }
+
+    /// The next message; none after the last one. May be dropped and called again.
+    pub async fn next(&mut self) -> Result<Option<M>, Status> {
+        loop {
+            if let Some(message) = self.decode()? {
+                return Ok(Some(message));
+            }
+            let body = &mut self.body;
+            match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+                // Trailers of a request mean nothing to gRPC.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.push(data),
+                    Err(_) => continue,
+                },
+                // The client is gone, or it has reset the stream.
+                Some(Err(_)) => return Err(Status::cancelled("the client ended the call")),
+                None if self.part.is_empty() && self.rest.is_empty() => return Ok(None),
+                None => return Err(unreadable("it ends within a message")),
+            }
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.part.is_empty() {
+            self.rest = data;
+        } else {
+            self.part.extend_from_slice(&data);
+        }
+    }
+
+    fn decode(&mut self) -> Result<Option<M>, Status> {
+        let read: &[u8] = if self.part.is_empty() { &self.rest } else { &self.part };
+        let Some((prefix, _)) = read.split_first_chunk::<PREFIX>() else {
+            self.keep();
+            return Ok(None);
+        };
+        let [flag, length @ ..] = *prefix;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        self.check(flag, length)?;
+        if read.len() - PREFIX < length {
+            self.keep();
+            return Ok(None);
+        }
+        if !self.part.is_empty() {
+            self.rest = std::mem::take(&mut self.part).freeze();
+        }
+        self.rest.advance(PREFIX);
+        let message = self.rest.split_to(length);
+        if self.rest.is_empty() {
+            // An empty slice would keep the whole buffer.
+            self.rest = Bytes::new();
+        }
+        M::decode(message).map(Some).map_err(|error| unreadable(&error.to_string()))
+    }
+
+    /// What is there is not enough: the next bytes are appended to it.
+    fn keep(&mut self) {
+        if self.part.is_empty() && !self.rest.is_empty() {
+            self.part = BytesMut::from(std::mem::take(&mut self.rest));
+        }
+    }
+
+    fn check(&self, flag: u8, length: usize) -> Result<(), Status> {
+        match (flag, self.encoding.as_deref()) {
+            (0, _) => {}
+            (1, Some(name)) => {
+                let name: String = name.chars().take(50).collect();
+                let mut status = Status::unimplemented(format!(
+                    "a request is compressed with {name:?}; send it uncompressed"
+                ));
+                let accepted = tonic::metadata::MetadataValue::from_static("identity");
+                status.metadata_mut().insert("grpc-accept-encoding", accepted);
+                return Err(status);
+            }
+            (1, None) => {
+                return Err(Status::internal(
+                    "a request is compressed, and nothing says how (grpc-encoding)",
+                ));
+            }
+            _ => return Err(unreadable("it does not begin as gRPC messages do")),
+        }
+        if length > self.limit {
+            return Err(Status::resource_exhausted(format!(
+                "a request is too large: {length} bytes, the limit is {}",
+                self.limit
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(why: &str) -> Status {
+    Status::invalid_argument(format!("a request cannot be read: {why}"))
+}
+
+/// The only message of a request.
+pub(super) async fn only<M, B>(messages: &mut Messages<M, B>) -> Result<M, Status>
+where
+    M: Message + Default,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let one = || Status::unimplemented("this method takes exactly one message");
+    let message = messages.next().await.and_then(|first| first.ok_or_else(one))?;
+    let more = messages.next().await?;
+    if more.is_some() { Err(one()) } else { Ok(message) }
+}

@@ -1,0 +1,105 @@
+//! Which code serves which path.
+
+use std::{collections::HashMap, convert::Infallible, future::Future, sync::Arc};
+
+use futures::future::BoxFuture;
+use http::{
+    Method, Request, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::{Status, server::NamedService, service::Routes};
+use tower::Service;
+
+use super::{Body, refuse, unary};
+
+type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// Methods by path, and tonic's services for every other path. Cheap to clone.
+#[derive(Clone)]
+pub struct Router {
+    methods: Arc<HashMap<&'static str, Handler>>,
+    others: Routes,
+}
+
+impl Router {
+    /// Tonic's services, to which methods may be added.
+    pub fn new(others: Routes) -> Self {
+        Self { methods: Arc::default(), others: others.prepare() }
+    }
+
+    /// Serves one more service of tonic's.
+    pub fn service<S>(&mut self, service: S)
+    where
+        S: Service<Request<tonic::body::Body>, Response = Response<tonic::body::Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.others = std::mem::take(&mut self.others).add_service(service).prepare();
+    }
+
+    /// Serves `path` (`/package.Service/Method`) with `handler`.
+    pub fn method<F>(
+        &mut self,
+        path: &'static str,
+        handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let boxed: Handler = Arc::new(move |request| Box::pin(handler(request)));
+        Arc::make_mut(&mut self.methods).insert(path, boxed);
+    }
+
+    /// Serves `path` with a function from one request, of up to `limit` bytes, to one response.
+    pub fn unary<Q, A, F>(
+        &mut self,
+        path: &'static str,
+        limit: usize,
+        call: impl Fn(Parts, Q) -> F + Clone + Send + Sync + 'static,
+    ) where
+        Q: Message + Default + 'static,
+        A: Message + 'static,
+        F: Future<Output = Result<A, Status>> + Send + 'static,
+    {
+        self.method(path, move |request| unary(request, limit, call.clone()));
+    }
+
+    /// Serves a request.
+    pub fn call(&self, request: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+        if let Some(handler) = self.methods.get(request.uri().path()) {
+            return match unfit(&request) {
+                None => handler(request),
+                Some(refusal) => Box::pin(std::future::ready(refusal)),
+            };
+        }
+        let mut others = self.others.clone();
+        Box::pin(async move {
+            match others.call(request).await {
+                Ok(response) => response.map(Body::from),
+                Err(never) => match never {},
+            }
+        })
+    }
+}
+
+/// What gRPC answers to HTTP that is no gRPC.
+fn unfit(request: &Request<Incoming>) -> Option<Response<Body>> {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let code = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !kind.starts_with(b"application/grpc") || kind.starts_with(b"application/grpc-web") {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    let mut response = refuse(&Status::unknown("this is a gRPC service: POST application/grpc to it"));
+    *response.status_mut() = code;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    Some(response)
+}

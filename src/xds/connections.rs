@@ -1,0 +1,95 @@
+//! The connections of one port, as somebody sees them who has to end some of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::grpc::Pace;
+
+/// All that are open.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// Cancelled when it shall end: streams on it say good-bye.
+    pub closing: CancellationToken,
+    /// Cuts it.
+    pub abort: CancellationToken,
+    calls: Mutex<Vec<Weak<Pace>>>,
+}
+
+/// Keeps a connection in the list until dropped.
+#[derive(Debug)]
+pub struct Open {
+    all: Arc<Connections>,
+    key: u64,
+    /// The connection.
+    pub connection: Arc<Connection>,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// Adds a connection. `key`: never used before.
+    pub fn open(self: &Arc<Self>, key: u64) -> Open {
+        let connection = Arc::new(Connection::default());
+        self.open.lock().insert(key, connection.clone());
+        Open { all: self.clone(), key, connection }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Asks all of them to end.
+    pub fn close(&self) {
+        self.open.lock().values().for_each(|connection| connection.closing.cancel());
+    }
+
+    /// Cuts all of them.
+    pub fn abort(&self) {
+        self.open.lock().values().for_each(|connection| connection.abort.cancel());
+    }
+
+    /// Cuts those whose client has taken nothing for so long although something waits for it; returns how many.
+    pub fn cut_stalled(&self, patience: Duration) -> usize {
+        let open = self.open.lock();
+        let stalled = open.values().filter(|connection| connection.stalled(patience));
+        stalled.map(|connection| connection.abort.cancel()).count()
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// A new call on it.
+    pub fn call(&self) -> Arc<Pace> {
+        let pace = Arc::new(Pace::default());
+        let mut calls = self.calls.lock();
+        calls.retain(|call| call.strong_count() > 0);
+        calls.push(Arc::downgrade(&pace));
+        pace
+    }
+
+    fn stalled(&self, patience: Duration) -> bool {
+        self.calls.lock().iter().filter_map(Weak::upgrade).any(|call| call.stalled(patience))
+    }
+}
+
+// === impl Open ===
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.all.open.lock().remove(&self.key);
+    }
+}
