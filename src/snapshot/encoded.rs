@@ -33,8 +33,12 @@ pub struct Encoded {
     pub name: Arc<str>,
     /// Hash of its bytes, unless it was given.
     pub version: Version,
-    /// An `envoy.service.discovery.v3.Resource`, whose `Any` stands at the end.
+    /// The field `resources` of a Delta response. Its value is an `envoy.service.discovery.v3.Resource`, whose last field
+    /// has the tag that `resources` has in a state-of-the-world response, and the value that it has there.
     bytes: Bytes,
+    /// Where the `Resource`, its last field, and that field's `Any` begin.
+    resource_at: usize,
+    any_field_at: usize,
     any_at: usize,
     /// For an EDS cluster: the load assignment that it waits for. A cluster that is sent again owes it on the same
     /// stream (`envoy.md` 8: Envoy re-warms it and, with Delta, does not ask).
@@ -66,28 +70,49 @@ impl Encoded {
         sources: Arc<[ObjectKey]>,
     ) -> Self {
         let version_text = version.to_string();
-        let any_len = field_len(1, type_url.len()) + field_len(2, message.len());
-        let mut bytes = BytesMut::with_capacity(
-            field_len(1, version_text.len()) + field_len(3, name.len()) + field_len(2, any_len),
-        );
+        let any_len = field_len(type_url.len()) + field_len(message.len());
+        let resource_len = field_len(version_text.len()) + field_len(name.len()) + field_len(any_len);
+        let mut bytes = BytesMut::with_capacity(field_len(resource_len));
+        put_head(&mut bytes, RESOURCES, resource_len);
+        let resource_at = bytes.len();
         put_field(&mut bytes, 1, version_text.as_bytes());
         put_field(&mut bytes, 3, name.as_bytes());
-        encode_key(2, WireType::LengthDelimited, &mut bytes);
-        encode_varint(any_len as u64, &mut bytes);
+        let any_field_at = bytes.len();
+        put_head(&mut bytes, RESOURCES, any_len);
         let any_at = bytes.len();
         put_field(&mut bytes, 1, type_url.as_bytes());
         put_field(&mut bytes, 2, message);
-        Self { name, version, bytes: bytes.freeze(), any_at, waits_for, sources }
+        Self { name, version, bytes: bytes.freeze(), resource_at, any_field_at, any_at, waits_for, sources }
     }
 
     /// The encoded `Resource` of a Delta response.
     pub fn resource(&self) -> Bytes {
-        self.bytes.clone()
+        self.bytes.slice(self.resource_at..)
     }
 
     /// The encoded `google.protobuf.Any` of a state-of-the-world response: a part of the same memory.
     pub fn any(&self) -> Bytes {
         self.bytes.slice(self.any_at..)
+    }
+
+    /// [`Self::resource`] as the field `resources`: a Delta response is made by appending fields.
+    pub fn delta_field(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// [`Self::any`] as the field `resources`, for state-of-the-world responses.
+    pub fn sotw_field(&self) -> &[u8] {
+        &self.bytes[self.any_field_at..]
+    }
+
+    /// A part of this resource's memory as something that can be kept, without a copy.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.bytes.slice_ref(part)
+    }
+
+    /// The bytes of [`Self::resource`].
+    pub fn size(&self) -> usize {
+        self.bytes.len() - self.resource_at
     }
 }
 
@@ -104,19 +129,29 @@ impl fmt::Debug for Encoded {
     }
 }
 
-fn field_len(_tag: u32, len: usize) -> usize {
+/// The tag of `resources` in both responses, and of `resource` in a `Resource`.
+const RESOURCES: u32 = 2;
+
+fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
-fn put_field(out: &mut BytesMut, tag: u32, value: &[u8]) {
+fn put_head(out: &mut BytesMut, tag: u32, len: usize) {
     encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
+    encode_varint(len as u64, out);
+}
+
+fn put_field(out: &mut BytesMut, tag: u32, value: &[u8]) {
+    put_head(out, tag, value.len());
     out.put_slice(value);
 }
 
 #[cfg(test)]
 mod tests {
-    use landbridge_proto::envoy::{config::cluster::v3::Cluster, service::discovery::v3::Resource};
+    use landbridge_proto::{
+        envoy::{config::cluster::v3::Cluster, service::discovery::v3::Resource},
+        landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse},
+    };
     use prost::Message;
 
     use super::*;
@@ -134,5 +169,12 @@ mod tests {
         assert_eq!(Some(any.clone()), resource.resource);
         assert_eq!(Cluster::decode(any.value.as_slice()).expect("a Cluster"), cluster);
         assert_eq!(encoded.version.to_string().parse(), Ok(encoded.version));
+
+        let delta = DeltaDiscoveryResponse::decode(encoded.delta_field()).expect("a response");
+        assert_eq!(delta.resources, [encoded.resource()]);
+        let sotw = DiscoveryResponse::decode(encoded.sotw_field()).expect("a response");
+        assert_eq!(sotw.resources, [encoded.any()]);
+        assert_eq!(encoded.share(encoded.sotw_field()), encoded.sotw_field());
+        assert_eq!(encoded.size(), encoded.resource().len());
     }
 }

@@ -38,7 +38,7 @@ pub struct Frame {
 impl Frame {
     /// The bytes of its resources.
     pub fn bytes(&self) -> usize {
-        self.resources.iter().map(|r| r.resource().len()).sum()
+        self.resources.iter().map(|r| r.size()).sum()
     }
 
     /// In the form of Delta streams.

@@ -17,6 +17,7 @@ pub mod metrics;
 mod nack;
 pub mod node;
 mod order;
+mod payload;
 mod placeholder;
 mod rate;
 pub mod secrets;

@@ -7,7 +7,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use tokio::time::sleep_until;
 use tonic::Status;
 use tracing::{Span, debug, info, warn};
@@ -16,6 +15,7 @@ use super::{
     Frame, Heard, Kind, Session,
     auth::{Peer, Proven},
     node,
+    payload::Payload,
     secrets::Secrets,
     server::Context,
     status::{Connected, Mark},
@@ -44,7 +44,7 @@ pub enum Scope {
 }
 
 /// Where responses go.
-pub type Out = Outlet<std::iter::Once<Bytes>>;
+pub type Out = Outlet<Payload>;
 
 /// Who opened a stream.
 pub struct Caller {
@@ -118,7 +118,7 @@ async fn serve<W: Wire>(
                 None => return Ok(()),
             },
             () = ready(()), if *dirty => if let Some(frame) = stream.next_frame() {
-                out.send(W::response(frame)).await;
+                out.send(Payload::new(W::PROTOCOL, frame)).await;
             },
             changed = snapshot_changed(attachment) => {
                 stream.take_snapshot(changed.map_err(|closed| Status::unavailable(closed.to_string()))?);

@@ -265,7 +265,7 @@ impl Watch {
         let mut left = budget;
         while let Some((name, has)) = self.pending.pop_first() {
             let current = self.current(&name);
-            let size = current.as_ref().map_or(name.len(), |resource| resource.resource().len()) + 8;
+            let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
             match current {
                 Some(resource) if has == Has::Version(resource.version) => continue,
                 None if has == Has::Nothing => continue,

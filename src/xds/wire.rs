@@ -1,16 +1,12 @@
 //! The two protocols as one to the task that moves bytes.
 
-use std::iter::{Once, once};
-
-use bytes::Bytes;
 use landbridge_proto::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
 };
 use prost::Message;
 
-use super::{Frame, Heard, Kind, Protocol, Session, Violation, secrets::Asked};
-use crate::grpc;
+use super::{Heard, Kind, Protocol, Session, Violation, secrets::Asked};
 
 /// A protocol's messages.
 pub trait Wire: Send + 'static {
@@ -29,8 +25,6 @@ pub trait Wire: Send + 'static {
     fn asked(request: &Self::Request, first: bool) -> Asked<'_>;
     /// Takes it in.
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation>;
-    /// A response as it stands on the wire.
-    fn response(frame: Frame) -> Once<Bytes>;
 }
 
 /// Delta.
@@ -60,9 +54,6 @@ impl Wire for Delta {
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.delta(kind, request)
     }
-    fn response(frame: Frame) -> Once<Bytes> {
-        once(grpc::encode(&frame.into_delta()))
-    }
 }
 
 impl Wire for Sotw {
@@ -85,8 +76,5 @@ impl Wire for Sotw {
     }
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.sotw(kind, request)
-    }
-    fn response(frame: Frame) -> Once<Bytes> {
-        once(grpc::encode(&frame.into_sotw()))
     }
 }

@@ -1,0 +1,153 @@
+//! A response on its way to HTTP/2.
+
+use std::{sync::Arc, vec};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use super::{Frame, Protocol};
+use crate::{grpc, snapshot::Encoded};
+
+/// Small resources are gathered into chunks of about so many bytes. Each chunk costs a turn through HTTP/2, and each
+/// stream that a slow client does not read keeps a few of them.
+const PAGE: usize = 64 * 1024;
+
+/// A resource of at least so many bytes is a chunk of its own, shared with every other stream. Copying a smaller one costs
+/// less than a DATA frame.
+const SHARED: usize = 16 * 1024;
+
+/// A response as chunks. Each is made when HTTP/2 has room for it, so a response of megabytes that waits for its client is
+/// a list of pointers.
+///
+/// Fields may stand in any order, so what is a stream's own goes first, and then come the fields that each resource
+/// carries ready-made.
+#[derive(Debug)]
+pub struct Payload {
+    protocol: Protocol,
+    head: BytesMut,
+    resources: vec::IntoIter<Arc<Encoded>>,
+    left: usize,
+}
+
+impl Payload {
+    /// A response in the form of this protocol.
+    pub fn new(protocol: Protocol, mut frame: Frame) -> Self {
+        let resources = std::mem::take(&mut frame.resources);
+        let left = resources.iter().map(|resource| field(protocol, resource).len()).sum();
+        let head = match protocol {
+            Protocol::Delta => head(&frame.into_delta(), left),
+            Protocol::Sotw => head(&frame.into_sotw(), left),
+        };
+        Self { protocol, head, resources: resources.into_iter(), left }
+    }
+}
+
+/// The envelope without its resources, after the prefix of the whole message.
+fn head(envelope: &impl Message, resources: usize) -> BytesMut {
+    let len = envelope.encoded_len();
+    // A single small resource follows in the same buffer.
+    let room = if resources < SHARED { resources } else { 0 };
+    let mut head = BytesMut::with_capacity(grpc::PREFIX + len + room);
+    head.put_slice(&grpc::prefix(len + resources));
+    envelope.encode_raw(&mut head);
+    head
+}
+
+fn field(protocol: Protocol, resource: &Encoded) -> &[u8] {
+    match protocol {
+        Protocol::Delta => resource.delta_field(),
+        Protocol::Sotw => resource.sotw_field(),
+    }
+}
+
+impl Iterator for Payload {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut page = std::mem::take(&mut self.head);
+        while let Some(resource) = self.resources.as_slice().first() {
+            let size = field(self.protocol, resource).len();
+            if !page.is_empty() && (size >= SHARED || page.len() + size > PAGE) {
+                break;
+            }
+            let resource = self.resources.next()?;
+            self.left -= size;
+            if size >= SHARED {
+                return Some(resource.share(field(self.protocol, &resource)));
+            }
+            if page.capacity() - page.len() < size {
+                page.reserve(PAGE.min(self.left + size));
+            }
+            page.put_slice(field(self.protocol, &resource));
+        }
+        (!page.is_empty()).then(|| page.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use landbridge_proto::landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse};
+
+    use super::*;
+    use crate::{
+        snapshot::{ResourceType, Snapshot},
+        xds::{Kind, Step},
+    };
+
+    fn frame(sizes: &[usize]) -> Frame {
+        let kind = Kind::Snapshot(ResourceType::Cluster);
+        let resource = |(i, size): (usize, &usize)| {
+            let name: Arc<str> = format!("n{i}").into();
+            Arc::new(Encoded::new(name, kind.type_url(), &vec![7; *size], None, Arc::new([])))
+        };
+        Frame {
+            kind,
+            nonce: "7".into(),
+            version: "12".into(),
+            resources: sizes.iter().enumerate().map(resource).collect(),
+            removed: vec!["gone".into()],
+            step: Step { sequence: 1, snapshot: Arc::new(Snapshot::empty()) },
+            push: false,
+        }
+    }
+
+    #[test]
+    fn chunks_make_up_the_message() {
+        let cases: [&[usize]; 7] = [
+            &[],
+            &[0],
+            &[2000],
+            &[100_000],
+            &[10, 20_000, 10, SHARED - 1],
+            &[300_000, 300_000, 5],
+            &[1000; 500],
+        ];
+        for sizes in cases {
+            let frame = frame(sizes);
+            let chunks: Vec<Bytes> = Payload::new(Protocol::Delta, frame.clone()).collect();
+            let mut bytes = chunks.concat();
+            let message = bytes.split_off(grpc::PREFIX);
+            assert_eq!(bytes, grpc::prefix(message.len()), "{sizes:?}");
+            let read = DeltaDiscoveryResponse::decode(message.as_slice()).expect("a response");
+            assert_eq!(read, frame.clone().into_delta());
+
+            let message = Payload::new(Protocol::Sotw, frame.clone()).collect::<Vec<_>>().concat();
+            let read = DiscoveryResponse::decode(&message[grpc::PREFIX..]).expect("a response");
+            assert_eq!(read, frame.clone().into_sotw());
+        }
+    }
+
+    #[test]
+    fn small_resources_share_a_chunk_and_large_ones_are_shared() {
+        let sizes = |frame: &Frame| -> Vec<usize> {
+            Payload::new(Protocol::Delta, frame.clone()).map(|chunk| chunk.len()).collect()
+        };
+        assert_eq!(sizes(&frame(&[2000])).len(), 1);
+        let many = sizes(&frame(&[1000; 500]));
+        assert!(many.len() < 10 && many.iter().all(|size| *size <= PAGE), "{many:?}");
+        let large = frame(&[5, 100_000, 5]);
+        let chunks: Vec<Bytes> = Payload::new(Protocol::Delta, large.clone()).collect();
+        assert_eq!(chunks.len(), 3);
+        assert_eq!(chunks[1].as_ptr(), large.resources[1].delta_field().as_ptr(), "the same memory");
+    }
+}
