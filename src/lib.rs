@@ -15,6 +15,7 @@ pub mod files;
 pub mod grpc;
 pub mod index;
 pub mod model;
+pub mod pem;
 pub mod pipeline;
 pub mod registry;
 pub mod resource;

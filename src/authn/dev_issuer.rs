@@ -15,7 +15,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::files;
+use crate::{files, pem};
 
 /// The `iss` of development tokens.
 pub const ISSUER: &str = "landbridge-development-issuer";
@@ -86,7 +86,8 @@ impl DevIssuer {
     }
 
     fn from_pem(text: &[u8]) -> Option<Self> {
-        let der = Zeroizing::new(pem::parse(text).ok()?.into_contents());
+        let [block] = pem::blocks(text).ok()?.try_into().ok()?;
+        let der = Zeroizing::new(block.decode().ok()?);
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der).ok()?;
         let info: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;
         // An uncompressed point: 0x04, x, y.
@@ -148,9 +149,8 @@ impl std::fmt::Debug for DevIssuer {
 fn new_key() -> Result<Zeroizing<String>, DevIssuerError> {
     let failed = |_| DevIssuerError::Crypto("make a key");
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
-    let block = pem::Pem::new("PRIVATE KEY", pair.to_pkcs8v1().map_err(failed)?.as_ref());
-    let text = pem::encode_config(&block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF));
-    Ok(Zeroizing::new(text))
+    let der = pair.to_pkcs8v1().map_err(failed)?;
+    Ok(Zeroizing::new(pem::encode("PRIVATE KEY", der.as_ref())))
 }
 
 #[cfg(test)]

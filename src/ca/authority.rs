@@ -10,9 +10,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
-use super::cert::{Cert, CertError};
+use super::cert::{self, Cert, CertError};
 use super::issue::{self, Issuer, Role, San, Template};
 use super::key::{KeyError, PrivateKey};
+use crate::pem;
 
 /// How far certificates are dated back, so that a peer whose clock is behind accepts them at once (istiod's value).
 pub const BACKDATE: Duration = Duration::from_secs(120);
@@ -226,8 +227,10 @@ impl Authority {
 
     /// A leaf certificate and the intermediates as one PEM text, as Envoy's `certificate_chain` wants it.
     pub fn chain_pem(&self, leaf: &CertificateDer<'_>) -> String {
-        let mut text = super::cert::to_pem(leaf);
-        self.intermediates_pem.iter().for_each(|pem| text.push_str(pem));
+        let others: usize = self.intermediates_pem.iter().map(String::len).sum();
+        let mut text = String::with_capacity(pem::encoded_len(cert::PEM_LABEL, leaf.len()) + others);
+        pem::append(&mut text, cert::PEM_LABEL, leaf);
+        text.extend(self.intermediates_pem.iter().map(String::as_str));
         text
     }
 

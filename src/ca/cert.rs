@@ -9,6 +9,11 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
+use crate::pem::{self, PemError};
+
+/// What stands in the first and last line of a PEM certificate.
+pub(super) const PEM_LABEL: &str = "CERTIFICATE";
+
 /// A certificate and what was read from it. The DER is the truth; the rest is derived.
 #[derive(Clone, Debug)]
 pub struct Cert {
@@ -43,7 +48,7 @@ pub struct Cert {
 pub enum CertError {
     /// The text is not PEM.
     #[error("not PEM: {0}")]
-    Pem(String),
+    Pem(#[from] PemError),
     /// No certificate in the text.
     #[error("no certificate found: expected PEM blocks `CERTIFICATE`")]
     Missing,
@@ -64,20 +69,17 @@ pub enum CertError {
 impl Cert {
     /// Reads every certificate of a PEM text, in order. Other blocks are passed over.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, CertError> {
-        let blocks = pem::parse_many(text).map_err(|error| CertError::Pem(error.to_string()))?;
-        let blocks: Vec<_> = blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").collect();
+        let mut blocks = pem::blocks(text)?;
+        blocks.retain(|block| block.label == PEM_LABEL);
         if blocks.is_empty() {
             return Err(CertError::Missing);
         }
         let total = blocks.len();
-        let read = |(at, block): (usize, pem::Pem)| {
-            Self::from_der(block.into_contents().into()).map_err(|reason| CertError::Der {
-                number: at + 1,
-                total,
-                reason,
-            })
+        let read = |(at, block): (usize, &pem::Block<'_>)| {
+            let invalid = |reason| CertError::Der { number: at + 1, total, reason };
+            Self::from_der(block.decode()?.into()).map_err(invalid)
         };
-        blocks.into_iter().enumerate().map(read).collect()
+        blocks.iter().enumerate().map(read).collect()
     }
 
     /// Reads one DER certificate. The error says what is wrong with it.
@@ -157,8 +159,7 @@ impl Cert {
 
 /// A DER certificate as PEM, with a line end.
 pub fn to_pem(der: &CertificateDer<'_>) -> String {
-    let block = pem::Pem::new("CERTIFICATE", der.to_vec());
-    pem::encode_config(&block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+    pem::encode(PEM_LABEL, der)
 }
 
 fn describe_name(name: &GeneralName<'_>) -> String {

@@ -8,6 +8,9 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 
+use super::key::{Curve, rsa_public_key_info};
+use crate::pem::{self, PemError};
+
 /// A request of an RSA-8192 key with many names is below 4 KiB; anything far above is an attack.
 pub const MAX_BYTES: usize = 16 * 1024;
 
@@ -24,9 +27,15 @@ pub enum CsrError {
     /// Far too long.
     #[error("the request has {0} bytes, more than the {MAX_BYTES} allowed")]
     TooLong(usize),
-    /// Not one PEM block `CERTIFICATE REQUEST`.
+    /// Not PEM.
     #[error("expected one PEM block `CERTIFICATE REQUEST`: {0}")]
-    Pem(String),
+    Pem(PemError),
+    /// No block or several: which one counts would be anybody's guess.
+    #[error("expected one PEM block `CERTIFICATE REQUEST`, found {0} blocks")]
+    Blocks(usize),
+    /// A block of something else.
+    #[error("expected one PEM block `CERTIFICATE REQUEST`, found `{0}`")]
+    Label(String),
     /// Not a PKCS#10 request.
     #[error("not a PKCS#10 certificate request: {0}")]
     Der(String),
@@ -47,34 +56,42 @@ pub fn parse(pem_text: &[u8]) -> Result<Csr, CsrError> {
     if pem_text.len() > MAX_BYTES {
         return Err(CsrError::TooLong(pem_text.len()));
     }
-    let blocks = pem::parse_many(pem_text).map_err(|error| CsrError::Pem(error.to_string()))?;
-    let [block] = &blocks[..] else {
-        return Err(CsrError::Pem(format!("found {} blocks", blocks.len())));
-    };
-    if !matches!(block.tag(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
-        return Err(CsrError::Pem(format!("found `{}`", block.tag().escape_debug())));
+    let blocks = pem::blocks(pem_text).map_err(CsrError::Pem)?;
+    let [block] = &blocks[..] else { return Err(CsrError::Blocks(blocks.len())) };
+    if !matches!(block.label, "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
+        return Err(CsrError::Label(pem::shorten(block.label)));
     }
-    let (rest, request) = X509CertificationRequest::from_der(block.contents())
-        .map_err(|error| CsrError::Der(error.to_string()))?;
-    if !rest.is_empty() {
-        return Err(CsrError::Der(format!("{} bytes follow the request", rest.len())));
+    let der = block.decode().map_err(CsrError::Pem)?;
+    let (_, request) =
+        X509CertificationRequest::from_der(&der).map_err(|error| CsrError::Der(error.to_string()))?;
+    // The parser looks behind no element for what else its frame may hold; the signature is the last one.
+    if der.as_ptr_range().end != request.signature_value.data.as_ptr_range().end {
+        return Err(CsrError::Der("something follows the request's signature".to_owned()));
     }
     let info = &request.certification_request_info.subject_pki;
-    match info.parsed() {
-        Ok(PublicKey::RSA(key)) if (2048..=8192).contains(&key.key_size()) => {}
-        Ok(PublicKey::EC(point)) if matches!(point.key_size(), 256 | 384) => {}
-        Ok(PublicKey::RSA(key)) => return Err(CsrError::Key(format!("RSA with {} bits", key.key_size()))),
-        Ok(PublicKey::EC(point)) => {
-            return Err(CsrError::Key(format!("ECDSA with {} bits", point.key_size())));
-        }
+    let key = &info.subject_public_key.data;
+    let public_key_info = match info.parsed() {
+        Ok(PublicKey::RSA(parsed)) => match parsed.key_size() {
+            2048..=8192 => rsa_public_key_info(key),
+            bits => return Err(CsrError::Key(format!("RSA with {bits} bits"))),
+        },
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            256 => Curve::P256.public_key_info(key),
+            384 => Curve::P384.public_key_info(key),
+            bits => return Err(CsrError::Key(format!("ECDSA with {bits} bits"))),
+        },
         Ok(_) | Err(_) => return Err(CsrError::Key(format!("of type {}", info.algorithm.algorithm))),
+    };
+    // It becomes a part of a certificate, so nothing may hide in it: it is what we would have written.
+    if info.raw != public_key_info {
+        return Err(CsrError::Key("of another curve, or not in the form that DER prescribes".to_owned()));
     }
     let algorithm = &request.signature_algorithm.algorithm;
     if !SIGNATURES.contains(algorithm) {
         return Err(CsrError::Algorithm(algorithm.to_string()));
     }
     request.verify_signature().map_err(|_| CsrError::Signature)?;
-    Ok(Csr { public_key_info: info.raw.to_vec() })
+    Ok(Csr { public_key_info })
 }
 
 const SIGNATURES: [Oid<'static>; 5] = [

@@ -10,28 +10,33 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
-use yasna::models::{GeneralizedTime, ObjectIdentifier, UTCTime};
-use yasna::{DERWriter, DERWriterSeq, Tag};
 
+use super::der::{self, tag};
 use super::key::{KeyError, PrivateKey};
 
-const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
-const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
-const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
-const SUBJECT_KEY_ID: &[u64] = &[2, 5, 29, 14];
-const AUTHORITY_KEY_ID: &[u64] = &[2, 5, 29, 35];
-const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
-const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
-const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
-const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
-const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+// Object identifiers, encoded.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f]; // 2.5.29.15
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11]; // 2.5.29.17
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13]; // 2.5.29.19
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 0x0e]; // 2.5.29.14
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 0x23]; // 2.5.29.35
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25]; // 2.5.29.37
+const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01]; // 1.3.6.1.5.5.7.3.1
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02]; // 1.3.6.1.5.5.7.3.2
+const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a]; // 2.5.4.10
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03]; // 2.5.4.3
+
+// Bit strings: how many bits of the last byte are unused, then the bits, the first one highest.
+const CERT_SIGN_AND_CRL_SIGN: &[u8] = &[1, 0b0000_0110];
+const SIGNATURE_AND_KEY_ENCIPHERMENT: &[u8] = &[5, 0b1010_0000];
+const TRUE: &[u8] = &[0xff];
 
 /// A subject alternative name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum San {
-    /// A DNS name.
+    /// A DNS name, in ASCII.
     Dns(String),
-    /// A URI, such as a SPIFFE id.
+    /// A URI, such as a SPIFFE id, in ASCII.
     Uri(String),
     /// An IP address.
     Ip(IpAddr),
@@ -82,18 +87,18 @@ pub const EMPTY_NAME: &[u8] = &[0x30, 0x00];
 
 /// A DER name of an organization and a common name.
 pub fn name(organization: &str, common_name: &str) -> Vec<u8> {
-    yasna::construct_der(|writer| {
-        writer.write_sequence(|names| {
-            for (oid, value) in [(ORGANIZATION, organization), (COMMON_NAME, common_name)] {
-                names.next().write_set(|set| {
-                    set.next().write_sequence(|pair| {
-                        pair.next().write_oid(&ObjectIdentifier::from_slice(oid));
-                        pair.next().write_utf8_string(value);
-                    });
+    let mut out = Vec::new();
+    der::nest(&mut out, tag::SEQUENCE, |out| {
+        for (oid, value) in [(ORGANIZATION, organization), (COMMON_NAME, common_name)] {
+            der::nest(out, tag::SET, |out| {
+                der::nest(out, tag::SEQUENCE, |out| {
+                    der::write(out, tag::OBJECT_IDENTIFIER, oid);
+                    der::write(out, tag::UTF8_STRING, value.as_bytes());
                 });
-            }
-        });
-    })
+            });
+        }
+    });
+    out
 }
 
 /// The key identifier of a public key: the first 20 bytes of its SHA-256 (RFC 7093, method 1).
@@ -106,121 +111,128 @@ pub fn key_id(public_key_info: &[u8]) -> Vec<u8> {
     hashed.as_ref()[..20].to_vec()
 }
 
-/// Signs a certificate. The serial number is 128 random bits.
+/// Signs a certificate. The serial number has 126 random bits.
 pub fn issue(template: &Template<'_>, issuer: Issuer<'_>) -> Result<CertificateDer<'static>, KeyError> {
-    let serial: [u8; 16] = rand::random();
-    let to_sign = yasna::construct_der(|writer| write_to_be_signed(writer, template, issuer, &serial));
+    let mut to_sign = Vec::with_capacity(1024);
+    write_to_be_signed(&mut to_sign, template, issuer);
     let signature = issuer.key.sign(&to_sign)?;
-    let der = yasna::construct_der(|writer| {
-        writer.write_sequence(|parts| {
-            parts.next().write_der(&to_sign);
-            write_algorithm(parts.next(), issuer.key);
-            parts.next().write_bitvec_bytes(&signature, signature.len() * 8);
-        });
+    let mut out = Vec::with_capacity(to_sign.len() + signature.len() + 64);
+    der::nest(&mut out, tag::SEQUENCE, |out| {
+        out.extend_from_slice(&to_sign);
+        out.extend_from_slice(issuer.key.signature_algorithm());
+        der::bits(out, &signature);
     });
-    Ok(CertificateDer::from(der))
+    Ok(CertificateDer::from(out))
 }
 
-fn write_to_be_signed(writer: DERWriter<'_>, template: &Template<'_>, issuer: Issuer<'_>, serial: &[u8]) {
-    writer.write_sequence(|parts| {
-        parts.next().write_tagged(Tag::context(0), |version| version.write_u8(2));
-        parts.next().write_bigint_bytes(serial, true);
-        write_algorithm(parts.next(), issuer.key);
-        parts.next().write_der(issuer.subject);
-        parts.next().write_sequence(|validity| {
-            write_time(validity.next(), template.not_before);
-            write_time(validity.next(), template.not_after);
+fn write_to_be_signed(out: &mut Vec<u8>, template: &Template<'_>, issuer: Issuer<'_>) {
+    der::nest(out, tag::SEQUENCE, |out| {
+        // Version 3.
+        der::nest(out, tag::context_constructed(0), |out| der::write(out, tag::INTEGER, &[2]));
+        der::write(out, tag::INTEGER, &serial());
+        out.extend_from_slice(issuer.key.signature_algorithm());
+        out.extend_from_slice(issuer.subject);
+        der::nest(out, tag::SEQUENCE, |out| {
+            write_time(out, template.not_before);
+            write_time(out, template.not_after);
         });
-        parts.next().write_der(template.subject);
-        parts.next().write_der(template.public_key_info);
-        parts.next().write_tagged(Tag::context(3), |extensions| {
-            extensions.write_sequence(|list| write_extensions(list, template, issuer.key_id));
+        out.extend_from_slice(template.subject);
+        out.extend_from_slice(template.public_key_info);
+        der::nest(out, tag::context_constructed(3), |out| {
+            der::nest(out, tag::SEQUENCE, |out| write_extensions(out, template, issuer.key_id));
         });
     });
 }
 
-fn write_algorithm(writer: DERWriter<'_>, key: &PrivateKey) {
-    let (oid, null_parameters) = key.signature_oid();
-    writer.write_sequence(|parts| {
-        parts.next().write_oid(&ObjectIdentifier::from_slice(oid));
-        if null_parameters {
-            parts.next().write_null();
-        }
-    });
+/// Positive and in the shortest form, as its first byte is neither 0 nor above 0x7f.
+fn serial() -> [u8; 16] {
+    let mut serial: [u8; 16] = rand::random();
+    serial[0] = serial[0] & 0x7f | 0x40;
+    serial
 }
 
 /// RFC 5280 4.1.2.5: two-digit years until 2049, four digits from 2050, never a fraction of a second.
-fn write_time(writer: DERWriter<'_>, at: OffsetDateTime) {
-    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(at);
-    if (1950..2050).contains(&at.year()) {
-        writer.write_utctime(&UTCTime::from_datetime(at));
-    } else {
-        writer.write_generalized_time(&GeneralizedTime::from_datetime(at));
-    }
+fn write_time(out: &mut Vec<u8>, at: OffsetDateTime) {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    // There is no way to write a year before Christ.
+    let year = u32::try_from(at.year()).unwrap_or(0);
+    let short = (1950..2050).contains(&year);
+    der::nest(out, if short { tag::UTC_TIME } else { tag::GENERALIZED_TIME }, |out| {
+        if !short {
+            two_digits(out, (year / 100 % 100) as u8);
+        }
+        let day = [(year % 100) as u8, at.month().into(), at.day()];
+        day.into_iter().chain([at.hour(), at.minute(), at.second()]).for_each(|n| two_digits(out, n));
+        out.push(b'Z');
+    });
 }
 
-fn write_extensions(list: &mut DERWriterSeq<'_>, template: &Template<'_>, authority_key_id: Option<&[u8]>) {
-    let usage_bits: (u8, usize) = match template.role {
-        Role::Ca { .. } => (0b0000_0110, 7), // keyCertSign, cRLSign
-        Role::Leaf => (0b1010_0000, 3),      // digitalSignature, keyEncipherment
+fn two_digits(out: &mut Vec<u8>, n: u8) {
+    out.extend_from_slice(&[b'0' + n / 10, b'0' + n % 10]);
+}
+
+fn write_extensions(out: &mut Vec<u8>, template: &Template<'_>, authority_key_id: Option<&[u8]>) {
+    let usage = match template.role {
+        Role::Ca { .. } => CERT_SIGN_AND_CRL_SIGN,
+        Role::Leaf => SIGNATURE_AND_KEY_ENCIPHERMENT,
     };
-    extension(list, KEY_USAGE, true, |w| w.write_bitvec_bytes(&[usage_bits.0], usage_bits.1));
+    extension(out, KEY_USAGE, true, |out| der::write(out, tag::BIT_STRING, usage));
     if let Role::Leaf = template.role {
-        extension(list, EXTENDED_KEY_USAGE, false, |w| {
-            w.write_sequence(|usages| {
-                for usage in [SERVER_AUTH, CLIENT_AUTH] {
-                    usages.next().write_oid(&ObjectIdentifier::from_slice(usage));
-                }
+        extension(out, EXTENDED_KEY_USAGE, false, |out| {
+            der::nest(out, tag::SEQUENCE, |out| {
+                der::write(out, tag::OBJECT_IDENTIFIER, SERVER_AUTH);
+                der::write(out, tag::OBJECT_IDENTIFIER, CLIENT_AUTH);
             });
         });
     }
-    extension(list, BASIC_CONSTRAINTS, true, |w| {
-        w.write_sequence(|constraints| {
+    extension(out, BASIC_CONSTRAINTS, true, |out| {
+        der::nest(out, tag::SEQUENCE, |out| {
             if let Role::Ca { path_len } = template.role {
-                constraints.next().write_bool(true);
-                if let Some(path_len) = path_len {
-                    constraints.next().write_u8(path_len);
+                der::write(out, tag::BOOLEAN, TRUE);
+                match path_len {
+                    // The highest bit is the sign.
+                    Some(n @ 0x80..) => der::write(out, tag::INTEGER, &[0, n]),
+                    Some(n) => der::write(out, tag::INTEGER, &[n]),
+                    None => {}
                 }
             }
         });
     });
     if let Role::Ca { .. } = template.role {
-        extension(list, SUBJECT_KEY_ID, false, |w| w.write_bytes(&key_id(template.public_key_info)));
+        let id = key_id(template.public_key_info);
+        extension(out, SUBJECT_KEY_ID, false, |out| der::write(out, tag::OCTET_STRING, &id));
     }
     if let Some(id) = authority_key_id {
-        extension(list, AUTHORITY_KEY_ID, false, |w| {
-            w.write_sequence(|parts| {
-                parts.next().write_tagged_implicit(Tag::context(0), |w| w.write_bytes(id));
-            });
+        extension(out, AUTHORITY_KEY_ID, false, |out| {
+            der::nest(out, tag::SEQUENCE, |out| der::write(out, tag::context(0), id));
         });
     }
     if !template.sans.is_empty() {
         let critical = template.subject == EMPTY_NAME;
-        extension(list, SUBJECT_ALT_NAME, critical, |w| {
-            w.write_sequence(|names| template.sans.iter().for_each(|san| write_san(names.next(), san)));
+        extension(out, SUBJECT_ALT_NAME, critical, |out| {
+            der::nest(out, tag::SEQUENCE, |out| template.sans.iter().for_each(|san| write_san(out, san)));
         });
     }
 }
 
-fn write_san(writer: DERWriter<'_>, san: &San) {
+fn write_san(out: &mut Vec<u8>, san: &San) {
     match san {
-        San::Dns(name) => writer.write_tagged_implicit(Tag::context(2), |w| w.write_ia5_string(name)),
-        San::Uri(uri) => writer.write_tagged_implicit(Tag::context(6), |w| w.write_ia5_string(uri)),
-        San::Ip(IpAddr::V4(ip)) => {
-            writer.write_tagged_implicit(Tag::context(7), |w| w.write_bytes(&ip.octets()))
-        }
-        San::Ip(IpAddr::V6(ip)) => {
-            writer.write_tagged_implicit(Tag::context(7), |w| w.write_bytes(&ip.octets()))
-        }
+        San::Dns(name) => der::write(out, tag::context(2), name.as_bytes()),
+        San::Uri(uri) => der::write(out, tag::context(6), uri.as_bytes()),
+        San::Ip(IpAddr::V4(ip)) => der::write(out, tag::context(7), &ip.octets()),
+        San::Ip(IpAddr::V6(ip)) => der::write(out, tag::context(7), &ip.octets()),
     }
 }
 
-fn extension(list: &mut DERWriterSeq<'_>, oid: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
-    list.next().write_sequence(|parts| {
-        parts.next().write_oid(&ObjectIdentifier::from_slice(oid));
+fn extension(out: &mut Vec<u8>, oid: &[u8], critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
+    der::nest(out, tag::SEQUENCE, |out| {
+        der::write(out, tag::OBJECT_IDENTIFIER, oid);
         if critical {
-            parts.next().write_bool(true);
+            der::write(out, tag::BOOLEAN, TRUE);
         }
-        parts.next().write_bytes(&yasna::construct_der(value));
+        der::nest(out, tag::OCTET_STRING, value);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,18 @@
 
 use std::fmt;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsBigEndian, AsDer, EcPrivateKeyBin, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
+use memchr::memmem;
 use zeroize::Zeroizing;
+
+use super::der::{self, tag};
+use crate::pem::{self, PemError};
 
 /// A private key and the signature algorithm that it is used with.
 pub struct PrivateKey {
@@ -23,10 +27,31 @@ enum Pair {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Curve {
+pub(super) enum Curve {
     P256,
     P384,
     P521,
+}
+
+const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]; // 1.2.840.10045.2.1
+
+// Algorithm identifiers, encoded. Those of RSA have parameters, which are NULL.
+const SHA256_WITH_RSA: &[u8] =
+    &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00];
+const RSA_ENCRYPTION: &[u8] =
+    &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+const ECDSA_WITH_SHA256: &[u8] = &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+const ECDSA_WITH_SHA384: &[u8] = &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03];
+const ECDSA_WITH_SHA512: &[u8] = &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x04];
+
+/// A DER `SubjectPublicKeyInfo` around a DER `RSAPublicKey`.
+pub(super) fn rsa_public_key_info(key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + 32);
+    der::nest(&mut out, tag::SEQUENCE, |out| {
+        out.extend_from_slice(RSA_ENCRYPTION);
+        der::bits(out, key);
+    });
+    out
 }
 
 /// What kind of key to make.
@@ -59,7 +84,7 @@ pub enum KeyError {
     Encrypted,
     /// The text is not PEM.
     #[error("not PEM: {0}")]
-    Pem(String),
+    Pem(#[from] PemError),
     /// PEM, but nothing that this CA can sign with.
     #[error(
         "the private key in the `{0}` block is neither RSA (2048 bits or more) nor ECDSA on P-256, P-384 or P-521"
@@ -90,17 +115,17 @@ impl PrivateKey {
     /// Reads a key from PEM: PKCS#8, PKCS#1 (`RSA PRIVATE KEY`) and SEC1 (`EC PRIVATE KEY`), the forms that
     /// openssl writes. Other blocks in the text, such as `EC PARAMETERS`, are passed over.
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
-        let blocks = pem::parse_many(text).map_err(|error| KeyError::Pem(error.to_string()))?;
-        let keys: Vec<_> = blocks.iter().filter(|block| block.tag().ends_with("PRIVATE KEY")).collect();
-        let [key] = keys[..] else {
+        let mut keys = pem::blocks(text)?;
+        keys.retain(|block| block.label.ends_with("PRIVATE KEY"));
+        let [key] = &keys[..] else {
             return Err(if keys.is_empty() { KeyError::Missing } else { KeyError::Several(keys.len()) });
         };
-        let encrypted = key.tag() == "ENCRYPTED PRIVATE KEY"
-            || key.headers().get("Proc-Type").is_some_and(|value| value.contains("ENCRYPTED"));
-        if encrypted {
+        // Old formats say it in a header, `Proc-Type: 4,ENCRYPTED`.
+        if key.label == "ENCRYPTED PRIVATE KEY" || memmem::find(key.headers, b"ENCRYPTED").is_some() {
             return Err(KeyError::Encrypted);
         }
-        Self::from_der(key.contents()).ok_or_else(|| KeyError::Unsupported(key.tag().to_owned()))?
+        let der = Zeroizing::new(key.decode()?);
+        Self::from_der(&der).ok_or_else(|| KeyError::Unsupported(key.label.to_owned()))?
     }
 
     fn from_der(der: &[u8]) -> Option<Result<Self, KeyError>> {
@@ -124,12 +149,13 @@ impl PrivateKey {
     }
 
     fn new(pair: Pair) -> Result<Self, KeyError> {
-        let failed = |_| KeyError::Crypto("encode a public key");
-        let public: PublicKeyX509Der<'_> = match &pair {
-            Pair::Rsa(pair) => pair.public_key().as_der().map_err(failed)?,
-            Pair::Ec(pair, _) => pair.public_key().as_der().map_err(failed)?,
+        let public = match &pair {
+            Pair::Rsa(pair) => {
+                let der: Result<PublicKeyX509Der<'_>, _> = pair.public_key().as_der();
+                der.map_err(|_| KeyError::Crypto("encode a public key"))?.as_ref().to_vec()
+            }
+            Pair::Ec(pair, curve) => curve.public_key_info(pair.public_key().as_ref()),
         };
-        let public = public.as_ref().to_vec();
         Ok(Self { pair, public })
     }
 
@@ -140,27 +166,25 @@ impl PrivateKey {
 
     /// The key as PKCS#8 PEM; wiped from memory when dropped.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        let der = self.to_pkcs8()?;
-        // LF line ends, as everybody but Windows expects; the block's own copy of the key is wiped with it.
-        let block = pem::Pem::new("PRIVATE KEY", der.as_slice());
-        let text = pem::encode_config(&block, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF));
-        drop(Zeroizing::new(block.into_contents()));
-        Ok(Zeroizing::new(text))
+        Ok(Zeroizing::new(pem::encode("PRIVATE KEY", &self.to_pkcs8()?)))
     }
 
     /// The key as PKCS#8 DER; wiped from memory when dropped.
     pub fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let failed = |_| KeyError::Crypto("encode a private key");
-        Ok(Zeroizing::new(match &self.pair {
+        match &self.pair {
             Pair::Rsa(pair) => {
                 let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
-                der.as_ref().to_vec()
+                Ok(Zeroizing::new(der.as_ref().to_vec()))
             }
-            Pair::Ec(pair, _) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
-        }))
+            Pair::Ec(pair, curve) => {
+                let private: EcPrivateKeyBin<'_> = pair.private_key().as_be_bytes().map_err(failed)?;
+                Ok(curve.pkcs8(private.as_ref(), pair.public_key().as_ref()))
+            }
+        }
     }
 
-    /// Signs `message` with the algorithm of [`PrivateKey::signature_oid`].
+    /// Signs `message` with the algorithm of [`PrivateKey::signature_algorithm`].
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let failed = |_| KeyError::Crypto("sign");
         let random = SystemRandom::new();
@@ -174,13 +198,13 @@ impl PrivateKey {
         }
     }
 
-    /// The X.509 signature algorithm: its object identifier, and whether it carries NULL parameters (RSA does).
-    pub fn signature_oid(&self) -> (&'static [u64], bool) {
+    /// The X.509 signature algorithm, a DER `AlgorithmIdentifier`.
+    pub fn signature_algorithm(&self) -> &'static [u8] {
         match &self.pair {
-            Pair::Rsa(_) => (&[1, 2, 840, 113549, 1, 1, 11], true),
-            Pair::Ec(_, Curve::P256) => (&[1, 2, 840, 10045, 4, 3, 2], false),
-            Pair::Ec(_, Curve::P384) => (&[1, 2, 840, 10045, 4, 3, 3], false),
-            Pair::Ec(_, Curve::P521) => (&[1, 2, 840, 10045, 4, 3, 4], false),
+            Pair::Rsa(_) => SHA256_WITH_RSA,
+            Pair::Ec(_, Curve::P256) => ECDSA_WITH_SHA256,
+            Pair::Ec(_, Curve::P384) => ECDSA_WITH_SHA384,
+            Pair::Ec(_, Curve::P521) => ECDSA_WITH_SHA512,
         }
     }
 
@@ -190,6 +214,53 @@ impl PrivateKey {
             Pair::Rsa(_) => KeyType::Rsa2048,
             Pair::Ec(..) => KeyType::EcdsaP256,
         }
+    }
+}
+
+// === impl Curve ===
+
+impl Curve {
+    const fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], // 1.2.840.10045.3.1.7
+            Self::P384 => &[0x2b, 0x81, 0x04, 0x00, 0x22],                   // 1.3.132.0.34
+            Self::P521 => &[0x2b, 0x81, 0x04, 0x00, 0x23],                   // 1.3.132.0.35
+        }
+    }
+
+    fn write_algorithm(self, out: &mut Vec<u8>) {
+        der::nest(out, tag::SEQUENCE, |out| {
+            der::write(out, tag::OBJECT_IDENTIFIER, EC_PUBLIC_KEY);
+            der::write(out, tag::OBJECT_IDENTIFIER, self.oid());
+        });
+    }
+
+    /// A DER `SubjectPublicKeyInfo` around a point.
+    pub(super) fn public_key_info(self, point: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(point.len() + 32);
+        der::nest(&mut out, tag::SEQUENCE, |out| {
+            self.write_algorithm(out);
+            der::bits(out, point);
+        });
+        out
+    }
+
+    /// RFC 5208 around RFC 5915. The library's own encoder multiplies the base point once more, for 2 us.
+    fn pkcs8(self, private: &[u8], public: &[u8]) -> Zeroizing<Vec<u8>> {
+        // Never grows, so that no copy of the key is left behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(private.len() + public.len() + 64));
+        der::nest(&mut out, tag::SEQUENCE, |out| {
+            der::write(out, tag::INTEGER, &[0]);
+            self.write_algorithm(out);
+            der::nest(out, tag::OCTET_STRING, |out| {
+                der::nest(out, tag::SEQUENCE, |out| {
+                    der::write(out, tag::INTEGER, &[1]);
+                    der::write(out, tag::OCTET_STRING, private);
+                    der::nest(out, tag::context_constructed(1), |out| der::bits(out, public));
+                });
+            });
+        });
+        out
     }
 }
 
@@ -217,6 +288,26 @@ mod tests {
             assert_eq!(again.public_key_info(), key.public_key_info());
             let debug = format!("{key:?}");
             assert!(debug.ends_with("secret)") && debug.len() < 60, "{debug}");
+        }
+    }
+
+    /// Our own encodings are those of the library, and of every curve.
+    #[test]
+    fn keys_are_written_as_the_library_writes_them() {
+        let signing = [
+            (&ECDSA_P256_SHA256_ASN1_SIGNING, Curve::P256),
+            (&ECDSA_P384_SHA384_ASN1_SIGNING, Curve::P384),
+            (&ECDSA_P521_SHA512_ASN1_SIGNING, Curve::P521),
+        ];
+        for (algorithm, curve) in signing {
+            for _ in 0..50 {
+                let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+                let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+                let (public, private) = (public.as_ref().to_vec(), pair.to_pkcs8v1().unwrap());
+                let key = PrivateKey::new(Pair::Ec(pair, curve)).unwrap();
+                assert_eq!(key.public_key_info(), public);
+                assert_eq!(*key.to_pkcs8().unwrap(), private.as_ref());
+            }
         }
     }
 

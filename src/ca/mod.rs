@@ -11,6 +11,7 @@ pub mod authority;
 pub mod cacerts;
 pub mod cert;
 pub mod csr;
+mod der;
 pub mod issue;
 pub mod key;
 pub mod live;

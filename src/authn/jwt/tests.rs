@@ -173,7 +173,7 @@ fn rsa_tokens_as_kubernetes_makes_them() {
     let keys = KeySet::parse(set.to_string().as_bytes()).unwrap();
     assert_eq!(keys.len(), 1, "keys of other kinds are passed over");
     let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-    let private = pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()));
+    let private = crate::pem::encode("PRIVATE KEY", der.as_ref());
     let signing = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
     for (algorithm, is_good) in
         [(Algorithm::RS256, true), (Algorithm::RS512, false), (Algorithm::PS256, false)]

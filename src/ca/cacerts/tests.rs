@@ -134,7 +134,7 @@ fn what_does_not_fit_is_refused_with_the_file_and_the_reason() {
         (
             "half written",
             &|dir| std::fs::write(dir.join(CA_CERT), &ca.cert.to_pem()[..200]).unwrap(),
-            &[CA_CERT, "certificate"],
+            &[CA_CERT, "does not end with its line"],
         ),
         (
             "empty root",

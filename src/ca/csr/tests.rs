@@ -3,7 +3,11 @@ use rcgen::{
     CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
 };
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+
 use super::*;
+use crate::ca::der::{self, tag};
 
 fn mk_csr(key: &KeyPair) -> String {
     CertificateParams::new(vec!["evil.example".to_owned()])
@@ -15,9 +19,9 @@ fn mk_csr(key: &KeyPair) -> String {
 }
 
 fn reencode(pem_text: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
-    let mut der = pem::parse(pem_text).unwrap().into_contents();
+    let mut der = pem::blocks(pem_text.as_bytes()).unwrap()[0].decode().unwrap();
     change(&mut der);
-    pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der))
+    pem::encode("CERTIFICATE REQUEST", &der)
 }
 
 #[test]
@@ -41,7 +45,7 @@ fn each_refusal_has_its_reason() {
         ("another block", cert, "found `CERTIFICATE`"),
         ("huge", format!("{good}{}", " ".repeat(MAX_BYTES)), "more than the 16384 allowed"),
         ("no PKCS#10", reencode(&good, |der| der.truncate(der.len() / 2)), "not a PKCS#10"),
-        ("bytes after", reencode(&good, |der| der.push(0)), "1 bytes follow"),
+        ("bytes after", reencode(&good, |der| der.push(0)), "something follows"),
         (
             "name changed",
             reencode(&good, |der| {
@@ -66,6 +70,104 @@ fn each_refusal_has_its_reason() {
     }
 }
 
+/// A request in pieces, so that each of them can be made wrong and the whole still be signed by its key.
+struct Pieces {
+    version: Vec<u8>,
+    subject: Vec<u8>,
+    algorithm: Vec<u8>,
+    point: Vec<u8>,
+    after_key: Vec<u8>,
+    attributes: Vec<u8>,
+    signed_with: Vec<u8>,
+    after_signature: Vec<u8>,
+}
+
+impl Pieces {
+    /// The request's text and the public key that it should give.
+    fn sign(&self, key: &EcdsaKeyPair) -> (String, Vec<u8>) {
+        let mut public_key_info = Vec::new();
+        der::nest(&mut public_key_info, tag::SEQUENCE, |out| {
+            der::nest(out, tag::SEQUENCE, |out| out.extend(&self.algorithm));
+            der::bits(out, &self.point);
+            out.extend(&self.after_key);
+        });
+        let mut info = Vec::new();
+        der::nest(&mut info, tag::SEQUENCE, |out| {
+            out.extend(&self.version);
+            out.extend(&self.subject);
+            out.extend(&public_key_info);
+            out.extend(&self.attributes);
+        });
+        let signature = key.sign(&SystemRandom::new(), &info).unwrap();
+        let mut request = Vec::new();
+        der::nest(&mut request, tag::SEQUENCE, |out| {
+            out.extend(&info);
+            der::nest(out, tag::SEQUENCE, |out| out.extend(&self.signed_with));
+            der::bits(out, signature.as_ref());
+            out.extend(&self.after_signature);
+        });
+        (pem::encode("CERTIFICATE REQUEST", &request), public_key_info)
+    }
+}
+
+const EC_P256: &[u8] =
+    &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const SECP256K1: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x0a];
+
+/// Requests whose signature is good and whose content is not.
+#[test]
+fn what_is_signed_and_hostile_is_refused_all_the_same() {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let mk_good = || Pieces {
+        version: vec![tag::INTEGER, 1, 0],
+        subject: vec![tag::SEQUENCE, 0],
+        algorithm: EC_P256.to_vec(),
+        point: key.public_key().as_ref().to_vec(),
+        after_key: vec![],
+        attributes: vec![tag::context_constructed(0), 0],
+        signed_with: vec![tag::OBJECT_IDENTIFIER, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2],
+        after_signature: vec![],
+    };
+    let (text, public_key_info) = mk_good().sign(&key);
+    assert_eq!(parse(text.as_bytes()).unwrap().public_key_info, public_key_info, "the rest is the same");
+
+    type Change = (&'static str, fn(&mut Pieces));
+    let changes: [Change; 18] = [
+        ("no version", |p| p.version.clear()),
+        ("a version of text", |p| p.version = vec![tag::UTF8_STRING, 1, b'0']),
+        ("no subject", |p| p.subject.clear()),
+        ("a subject that is a set", |p| p.subject[0] = tag::SET),
+        ("a subject of indefinite length", |p| p.subject = vec![tag::SEQUENCE, 0x80, 0, 0]),
+        ("a subject longer than the request", |p| {
+            p.subject = vec![tag::SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]
+        }),
+        ("no algorithm", |p| p.algorithm.clear()),
+        ("another curve's name", |p| p.algorithm = SECP256K1.to_vec()),
+        ("no curve", |p| p.algorithm.truncate(9)),
+        ("a curve and more", |p| p.algorithm.extend([5, 0])),
+        ("something after the key", |p| p.after_key = vec![5, 0]),
+        ("half a key", |p| p.point.truncate(33)),
+        ("no key", |p| p.point.clear()),
+        ("a key that is not on the curve", |p| p.point[64] ^= 1),
+        ("the point at infinity", |p| p.point = vec![0]),
+        ("no attributes", |p| p.attributes.clear()),
+        ("attributes that are none", |p| p.attributes = vec![tag::context_constructed(0), 2, 5, 0]),
+        ("a signature named SHA-1", |p| p.signed_with = vec![6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1]),
+    ];
+    for (what, change) in changes {
+        let mut pieces = mk_good();
+        change(&mut pieces);
+        assert!(parse(pieces.sign(&key).0.as_bytes()).is_err(), "{what}");
+    }
+    let mut pieces = mk_good();
+    pieces.after_signature = vec![5, 0];
+    let error = parse(pieces.sign(&key).0.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("something follows"), "{error}");
+    let other = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let (foreign, _) = mk_good().sign(&other);
+    assert_eq!(parse(foreign.as_bytes()), Err(CsrError::Signature), "a key that the sender does not hold");
+}
+
 /// Keys that openssl still makes and nobody should use.
 #[test]
 fn weak_keys_and_hashes_are_refused() {
@@ -74,7 +176,7 @@ fn weak_keys_and_hashes_are_refused() {
         ("openssl genrsa -out k 1024", "-sha256", "RSA with 1024 bits"),
         ("openssl genrsa -out k 2048", "-sha1", "is signed with"),
         ("openssl ecparam -name secp521r1 -genkey -noout -out k", "-sha256", "ECDSA with"),
-        ("openssl ecparam -name secp256k1 -genkey -noout -out k", "-sha256", "does not match"),
+        ("openssl ecparam -name secp256k1 -genkey -noout -out k", "-sha256", "of another curve"),
     ];
     for (make_key, hash, expected) in cases {
         let script = format!("{make_key}; openssl req -new {hash} -key k -subj /O=x -out csr");
@@ -93,7 +195,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = parse(&bytes);
-        let _ = parse(pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", bytes)).as_bytes());
+        let _ = parse(pem::encode("CERTIFICATE REQUEST", &bytes).as_bytes());
     }
 
     /// The parser forgives a strange outer tag, which the signature does not cover; the key it gives is still the right one.

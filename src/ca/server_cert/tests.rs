@@ -10,6 +10,7 @@ use crate::authn::peer_cert;
 use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_authority, mk_root, mk_watched};
 use crate::model::identity::Spiffe;
+use crate::pem;
 
 const NAME: &str = "istiod.istio-system.svc";
 
@@ -26,8 +27,8 @@ fn mk_client(root: &Root, svid: Option<(&str, &str)>) -> TlsConnector {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
             let certs =
-                pem::parse_many(chain).unwrap().into_iter().map(|b| b.into_contents().into()).collect();
-            let key = PrivateKeyDer::Pkcs8(pem::parse(key).unwrap().into_contents().into());
+                pem::blocks(chain.as_bytes()).unwrap().iter().map(|b| b.decode().unwrap().into()).collect();
+            let key = PrivateKeyDer::Pkcs8(pem::blocks(key.as_bytes()).unwrap()[0].decode().unwrap().into());
             builder.with_client_auth_cert(certs, key).unwrap()
         }
     };

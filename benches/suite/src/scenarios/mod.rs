@@ -33,6 +33,11 @@ pub const ALL: &[Scenario] = &[
         about: "an endpoint flips: change to the bytes of a response",
         run: micro::run,
     },
+    Scenario {
+        name: "svid",
+        about: "a certificate for a request, and a key with its certificate",
+        run: micro::run,
+    },
 ];
 
 /// Those that `only` names, all if it names none.
