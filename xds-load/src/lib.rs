@@ -5,6 +5,7 @@
 //!          └────────────── expectations: what each change must bring to the clients ──────────────┘
 //! ```
 
+pub mod certificates;
 pub mod client;
 pub mod expect;
 pub mod floor;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::{
     expect::Type,
     h2::{frame, grpc},
+    wire::{Writer, type_of, type_url},
 };
 
 /// The one cluster, and its assignment.
@@ -42,14 +43,6 @@ pub struct Frames {
     endpoints: [Rc<[u8]>; 2],
 }
 
-/// Type URLs, with the types that the floor has something of.
-pub const TYPES: [(&str, Type); 4] = [
-    ("type.googleapis.com/envoy.config.cluster.v3.Cluster", Type::Cluster),
-    ("type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", Type::Endpoint),
-    ("type.googleapis.com/envoy.config.listener.v3.Listener", Type::Listener),
-    ("type.googleapis.com/envoy.config.route.v3.RouteConfiguration", Type::Route),
-];
-
 impl Frames {
     /// Builds them.
     pub fn new(sizes: Sizes) -> Self {
@@ -57,25 +50,25 @@ impl Frames {
         let cluster = cluster(sizes.cluster);
         let assignment = assignment(0, sizes.assignment);
         Self {
-            clusters: both(&|p| response(p, TYPES[0].0, 0, Some(&cluster))),
-            endpoints: both(&|p| response(p, TYPES[1].0, 0, Some(&assignment))),
+            clusters: both(&|p| response(p, type_url(Type::Cluster), 0, Some(&cluster))),
+            endpoints: both(&|p| response(p, type_url(Type::Endpoint), 0, Some(&assignment))),
         }
     }
 
     /// The answer to the first request for a type.
-    pub fn answer(&self, protocol: Protocol, type_url: &str) -> Rc<[u8]> {
+    pub fn answer(&self, protocol: Protocol, url: &str) -> Rc<[u8]> {
         let of = |both: &[Rc<[u8]>; 2]| both[usize::from(protocol == Protocol::Sotw)].clone();
-        match TYPES.iter().find(|(url, _)| *url == type_url) {
-            Some((_, Type::Cluster)) => of(&self.clusters),
-            Some((_, Type::Endpoint)) => of(&self.endpoints),
-            _ => response(protocol, type_url, 0, None),
+        match type_of(url) {
+            Some(Type::Cluster) => of(&self.clusters),
+            Some(Type::Endpoint) => of(&self.endpoints),
+            _ => response(protocol, url, 0, None),
         }
     }
 }
 
 /// The assignment with this number, as it is pushed.
 pub fn push(protocol: Protocol, number: u64, size: usize) -> Rc<[u8]> {
-    response(protocol, TYPES[1].0, number, Some(&assignment(number, size)))
+    response(protocol, type_url(Type::Endpoint), number, Some(&assignment(number, size)))
 }
 
 /// What tells the assignment with this number from others.
@@ -85,24 +78,33 @@ pub fn marker(number: u64) -> String {
 
 /// `ClusterLoadAssignment`: one locality, one endpoint, whose `hostname` begins with the marker and fills up.
 fn assignment(number: u64, size: usize) -> Vec<u8> {
-    let socket = message(&[(1, &message(&[(2, b"10.0.0.1")]))]);
     let build = |padding: usize| {
-        let hostname = format!("{}{}", marker(number), "x".repeat(padding));
-        let endpoint = message(&[(1, &socket), (3, hostname.as_bytes())]);
-        let locality = message(&[(2, &message(&[(1, &endpoint)]))]);
-        message(&[(1, ASSIGNMENT.as_bytes()), (2, &locality)])
+        let mut message = Writer::default();
+        message.text(1, ASSIGNMENT).message(2, |locality| {
+            locality.message(2, |lb_endpoint| {
+                lb_endpoint.message(1, |endpoint| {
+                    endpoint.message(1, |address| {
+                        address.message(1, |socket| _ = socket.text(2, "10.0.0.1").number(3, 80));
+                    });
+                    endpoint.text(3, &format!("{}{}", marker(number), "x".repeat(padding)));
+                });
+            });
+        });
+        message.0
     };
     build(size.saturating_sub(build(0).len()))
 }
 
-/// `Cluster` with endpoints from ADS, filled up by `alt_stat_name`.
+/// `Cluster` of type EDS with endpoints from ADS, filled up by `alt_stat_name`.
 fn cluster(size: usize) -> Vec<u8> {
-    let ads = message(&[(1, &message(&[(3, b"")]))]);
+    const EDS: u64 = 3;
     let build = |padding: usize| {
-        let mut bytes = message(&[(1, ASSIGNMENT.as_bytes())]);
-        bytes.extend([2 << 3, 3]); // type: EDS
-        bytes.extend(message(&[(3, &ads), (28, "x".repeat(padding).as_bytes())]));
-        bytes
+        let mut message = Writer::default();
+        message.text(1, ASSIGNMENT).number(2, EDS).message(3, |eds| {
+            eds.message(1, |source| _ = source.item(3, b""));
+        });
+        message.text(28, &"x".repeat(padding));
+        message.0
     };
     build(size.saturating_sub(build(0).len()))
 }
@@ -110,16 +112,20 @@ fn cluster(size: usize) -> Vec<u8> {
 /// A response with at most one resource, as DATA frames. Its number is version and nonce.
 fn response(protocol: Protocol, type_url: &str, number: u64, resource: Option<&[u8]>) -> Rc<[u8]> {
     let number = number.to_string();
-    let any = resource.map(|value| message(&[(1, type_url.as_bytes()), (2, value)]));
-    let mut fields: Vec<(u32, &[u8])> = vec![(1, number.as_bytes())];
-    let resource = any.as_ref().map(|any| match protocol {
-        Protocol::Delta => message(&[(1, number.as_bytes()), (2, any), (3, ASSIGNMENT.as_bytes())]),
-        Protocol::Sotw => any.clone(),
-    });
-    fields.extend(resource.as_ref().map(|r| (2, r.as_slice())));
-    fields.extend([(4, type_url.as_bytes()), (5, number.as_bytes())]);
+    let any = |any: &mut Writer, value: &[u8]| _ = any.text(1, type_url).item(2, value);
+    let mut message = Writer::default();
+    message.text(1, &number);
+    if let Some(value) = resource {
+        message.message(2, |resource| match protocol {
+            Protocol::Delta => {
+                resource.text(1, &number).message(2, |inner| any(inner, value)).text(3, ASSIGNMENT);
+            }
+            Protocol::Sotw => any(resource, value),
+        });
+    }
+    message.text(4, type_url).text(5, &number);
     let mut data = Vec::new();
-    grpc::write_message(&mut data, &message(&fields));
+    grpc::write_message(&mut data, &message.0);
     let mut out = Vec::with_capacity(data.len() + data.len() / PAYLOAD * frame::HEADER_BYTES + 64);
     for payload in data.chunks(PAYLOAD) {
         let length = payload.len() as u32;
@@ -127,23 +133,4 @@ fn response(protocol: Protocol, type_url: &str, number: u64, resource: Option<&[
         out.extend_from_slice(payload);
     }
     out.into()
-}
-
-/// A protobuf message of length-delimited fields.
-fn message(fields: &[(u32, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(fields.iter().map(|(_, value)| value.len() + 8).sum());
-    for (number, value) in fields {
-        varint(&mut out, (number << 3 | 2) as usize);
-        varint(&mut out, value.len());
-        out.extend_from_slice(value);
-    }
-    out
-}
-
-fn varint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }

@@ -25,6 +25,7 @@ use super::{
     frames::{self, Frames, Protocol, Sizes},
     wire::Heard,
 };
+use crate::{expect::Type, wire::type_of};
 
 /// Connections that the kernel holds until they are accepted: a storm must not wait for repeated SYNs.
 const BACKLOG: u32 = 4096;
@@ -200,7 +201,7 @@ impl Shared {
         told.map_err(io::Error::other)?;
         for (protocol, url) in asked {
             connection.push(self.frames.answer(protocol, &url));
-            if url == frames::TYPES[1].0 {
+            if type_of(&url) == Some(Type::Endpoint) {
                 connection.follows.set(Some(protocol));
             }
         }

@@ -2,13 +2,17 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use super::{
     command::tls,
-    frames::{self, TYPES, marker},
+    frames::{self, marker},
     wire::{Heard, Wire},
     *,
 };
 use crate::{
     expect::{Marker, Type},
     h2::{Connection, Event, Target, Tls, TlsFiles, frame},
+    wire::{
+        discovery::{Common, DELTA_METHOD, SOTW_METHOD, delta_request, sotw_request},
+        type_url,
+    },
 };
 
 const SIZES: Sizes = Sizes { cluster: 120_000, assignment: 180_000, push: 1_798 };
@@ -29,19 +33,13 @@ fn start(root: Option<&Path>) -> SocketAddr {
     receiver.recv().unwrap()
 }
 
-fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (number, value) in fields {
-        out.extend([number << 3 | 2, u8::try_from(value.len()).unwrap()]);
-        out.extend_from_slice(value);
-    }
-    out
-}
-
 /// A request of one of the protocols: for a type, or as answer to a nonce.
-fn request(path: &str, url: &str, nonce: &str) -> Vec<u8> {
-    let (type_url, response_nonce) = if path.ends_with("DeltaAggregatedResources") { (2, 6) } else { (4, 5) };
-    message(&[(1, b""), (type_url, url.as_bytes()), (response_nonce, nonce.as_bytes())])
+fn request(method: &str, kind: Type, nonce: &str) -> Vec<u8> {
+    let common = Common { node: Some(b""), type_url: type_url(kind), nonce, refused: None };
+    match method {
+        DELTA_METHOD => delta_request(common, [].into_iter(), [].into_iter(), [].into_iter()),
+        _ => sotw_request(common, "", [].into_iter()),
+    }
 }
 
 async fn next(connection: &mut Connection) -> Vec<u8> {
@@ -63,22 +61,22 @@ async fn the_clients_of_this_crate_are_configured_and_hear_pushes() {
     let (plain, secure) = (start(None), start(Some(&root)));
     let files = TlsFiles { roots: Some(root), identity: None };
     let tls = Tls::load(&files, "localhost").unwrap();
-    let method = |name: &str| format!("/envoy.service.discovery.v3.AggregatedDiscoveryService/{name}");
+    let types = [Type::Cluster, Type::Endpoint, Type::Listener, Type::Route];
     for (address, tls) in [(plain, None), (secure, Some(tls))] {
         let mut pusher = Pusher::new(address).await.unwrap();
         let mut clients = Vec::new();
-        for path in ["DeltaAggregatedResources", "StreamAggregatedResources"].map(method) {
+        for path in [DELTA_METHOD, SOTW_METHOD] {
             let target = Target { address, authority: "floor".into(), source: None, tls: tls.clone() };
             let mut connection = Connection::connect(&target).await.unwrap();
-            let stream = connection.open(&path, &[]).unwrap();
-            for (kind, size) in TYPES.iter().zip([SIZES.cluster, SIZES.assignment, 0, 0]) {
-                connection.send(stream, &request(&path, kind.0, ""));
+            let stream = connection.open(path, &[]).unwrap();
+            for (kind, size) in types.into_iter().zip([SIZES.cluster, SIZES.assignment, 0, 0]) {
+                connection.send(stream, &request(path, kind, ""));
                 let answer = next(&mut connection).await;
-                assert!(contains(&answer, kind.0.as_bytes()));
+                assert!(contains(&answer, type_url(kind).as_bytes()));
                 assert_eq!(contains(&answer, ASSIGNMENT.as_bytes()), size > 0);
                 // The resource has its size, and what is around it is small.
                 assert!((size..size + 300).contains(&answer.len()), "{} for {size}", answer.len());
-                connection.send(stream, &request(&path, kind.0, "0"));
+                connection.send(stream, &request(path, kind, "0"));
             }
             clients.push((connection, stream, path));
         }
@@ -92,7 +90,7 @@ async fn the_clients_of_this_crate_are_configured_and_hear_pushes() {
                     let at = memchr::memmem::find(&push, b"push-").unwrap();
                     let number = std::str::from_utf8(&push[at + 5..at + 21]).unwrap();
                     let nonce = u64::from_str_radix(number, 16).unwrap().to_string();
-                    connection.send(*stream, &request(path, TYPES[1].0, &nonce));
+                    connection.send(*stream, &request(path, Type::Endpoint, &nonce));
                     // Written with the next look at the connection.
                     let _ = tokio::time::timeout(Duration::from_millis(50), connection.next()).await;
                 }

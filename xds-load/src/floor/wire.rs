@@ -4,10 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::frames::{Protocol, STREAM};
-use crate::h2::{
-    frame::{self, HEADER_BYTES, Header, flag, kind, setting},
-    grpc::Assembler,
-    hpack,
+use crate::{
+    h2::{
+        frame::{self, HEADER_BYTES, Header, flag, kind, setting},
+        grpc::Assembler,
+        hpack,
+    },
+    wire::Fields,
 };
 
 /// What a client said.
@@ -179,50 +182,13 @@ impl Wire {
             Protocol::Delta => (2, 6),
             Protocol::Sotw => (4, 5),
         };
-        let text = |number| field(request, number).and_then(|value| std::str::from_utf8(value).ok());
-        let nonce = text(nonce).unwrap_or_default();
+        let nonce = Fields(request).text(nonce).unwrap_or_default();
         if !nonce.is_empty() {
             nonce.parse().into_iter().for_each(|number| tell(Heard::Acknowledged(number)));
-        } else if let Some(url) = text(type_url)
+        } else if let Ok(url) = Fields(request).text(type_url)
             && self.asked.insert(url.to_owned())
         {
             tell(Heard::Asked(protocol, url.to_owned()));
         }
     }
-}
-
-/// The last value of a length-delimited field of a protobuf message.
-fn field(mut message: &[u8], number: u64) -> Option<&[u8]> {
-    let mut found = None;
-    while !message.is_empty() {
-        let key = varint(&mut message)?;
-        match key & 7 {
-            0 => drop(varint(&mut message)?),
-            1 => message = message.get(8..)?,
-            2 => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                let (value, rest) = message.split_at_checked(length)?;
-                message = rest;
-                if key >> 3 == number {
-                    found = Some(value);
-                }
-            }
-            5 => message = message.get(4..)?,
-            _ => return None,
-        }
-    }
-    found
-}
-
-fn varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }

@@ -27,6 +27,9 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
+/// A client's certificate chain and its key.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -40,6 +43,9 @@ pub enum TlsError {
         /// Why not.
         error: String,
     },
+    /// A client certificate that cannot be used.
+    #[error("cannot use the client's certificate with its key: {0}")]
+    Identity(rustls::Error),
     /// The name cannot stand in a certificate.
     #[error("{0:?} is no name of a server; give --server-name as a DNS name or an address")]
     ServerName(String),
@@ -61,24 +67,31 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// Reads the files.
     pub fn load(files: &TlsFiles, server_name: &str) -> Result<Self, TlsError> {
+        let read = |(chain, key): &(PathBuf, PathBuf)| {
+            Ok((certificates(chain, "the client's certificate chain")?, private_key(key)?))
+        };
+        Self::new(files.roots.as_deref(), files.identity.as_ref().map(read).transpose()?, server_name)
+    }
+
+    /// With a client certificate that is at hand.
+    pub fn new(
+        roots: Option<&Path>,
+        identity: Option<Identity>,
+        server_name: &str,
+    ) -> Result<Self, TlsError> {
         let server = ServerName::try_from(server_name.to_owned())
             .map_err(|_| TlsError::ServerName(server_name.to_owned()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .unwrap_or_else(|error| unreachable!("the provider has all default versions: {error}"));
-        let config = match &files.roots {
-            Some(file) => config.with_root_certificates(roots(file)?),
+        let config = match roots {
+            Some(file) => config.with_root_certificates(read_roots(file)?),
             None => config.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider))),
         };
-        let mut config = match &files.identity {
+        let mut config = match identity {
             None => config.with_no_client_auth(),
-            Some((chain, key)) => config
-                .with_client_auth_cert(
-                    certificates(chain, "the client's certificate chain")?,
-                    private_key(key)?,
-                )
-                .map_err(|error| unusable(key, "the key of the client's certificate", error))?,
+            Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(TlsError::Identity)?,
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = Resumption::disabled();
@@ -108,7 +121,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| unusable(file, "the client's private key", error))
 }
 
-fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
+fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     const WHAT: &str = "the roots of the server's certificate";
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, WHAT)? {

@@ -10,7 +10,10 @@ use super::{
     truth::{gateway, is_in},
     world::{Mesh, Pod, Service},
 };
-use crate::expect::{Marker, Type};
+use crate::{
+    expect::{Marker, Type},
+    wire::Writer,
+};
 
 /// What a change brings to the clients that have the resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,34 +140,15 @@ fn healthy(at: SocketAddrV4) -> Arc<[u8]> {
 }
 
 fn socket_address(at: SocketAddrV4) -> Vec<u8> {
-    let text = at.ip().to_string();
-    // At most 15 characters.
-    let mut bytes = vec![2 << 3 | 2, text.len() as u8];
-    bytes.extend(text.as_bytes());
-    bytes.push(3 << 3);
-    varint(&mut bytes, at.port().into());
-    bytes
+    let mut bytes = Writer::default();
+    bytes.text(2, &at.ip().to_string()).number(3, at.port().into());
+    bytes.0
 }
 
 /// `Cluster.connect_timeout` (4), a `Duration` of seconds (1) and nanoseconds (2).
 fn connect_timeout(milliseconds: u32) -> Arc<[u8]> {
-    let mut duration = Vec::new();
-    for (field, value) in [(1, milliseconds / 1000), (2, milliseconds % 1000 * 1_000_000)] {
-        if value != 0 {
-            duration.push(field << 3);
-            varint(&mut duration, value);
-        }
-    }
-    // Two small numbers.
-    let mut bytes = vec![4 << 3 | 2, duration.len() as u8];
-    bytes.append(&mut duration);
-    bytes.into()
-}
-
-fn varint(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let (seconds, nanos) = (milliseconds / 1000, milliseconds % 1000 * 1_000_000);
+    let mut bytes = Writer::default();
+    bytes.message(4, |duration| _ = duration.number(1, seconds.into()).number(2, nanos.into()));
+    bytes.0.into()
 }
