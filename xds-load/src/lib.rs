@@ -11,4 +11,6 @@ pub mod expect;
 pub mod floor;
 pub mod h2;
 pub mod mesh;
+pub mod report;
+pub mod run;
 pub mod wire;

@@ -34,11 +34,6 @@ impl Board {
         self.count.load(Ordering::Acquire)
     }
 
-    /// All that was announced.
-    pub fn all(&self) -> Vec<Expectation> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn since(&self, taken: usize) -> Vec<Expectation> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)[taken..].to_vec()
     }
@@ -62,8 +57,31 @@ pub struct Watch {
     board: Arc<Board>,
     taken: usize,
     live: IdMap<NameId, Vec<Live>>,
-    /// (change, proxy) pairs that were due and given up, because later changes of the same name came.
+    /// The last change of each name.
+    latest: IdMap<NameId, u64>,
+    /// (change, proxy) pairs that came.
+    pub met: u64,
+    /// (change, proxy) pairs that were due and given up, because many later changes of the same name came.
     pub given_up: u64,
+}
+
+/// The last change of a name, which some proxies have not been seen to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'a> {
+    /// The name.
+    pub name: NameId,
+    /// The change.
+    pub expectation: &'a Expectation,
+    /// The network that it is for.
+    pub network: Option<u16>,
+    verdicts: &'a [(ContentId, bool)],
+}
+
+impl Open<'_> {
+    /// Whether this content has the change; `None` if nothing with this content came since.
+    pub fn verdict(&self, content: ContentId) -> Option<bool> {
+        self.verdicts.iter().find(|(id, _)| *id == content).map(|(_, verdict)| *verdict)
+    }
 }
 
 /// A proxy has something else of a name than before.
@@ -93,7 +111,7 @@ impl Watch {
     /// Of what will be announced on the board.
     pub fn new(board: Arc<Board>) -> Self {
         let taken = board.announced();
-        Self { board, taken, live: IdMap::default(), given_up: 0 }
+        Self { board, taken, live: IdMap::default(), latest: IdMap::default(), met: 0, given_up: 0 }
     }
 
     /// Takes up what was announced. To be called before a response is applied: who has a name now is who has to get its change.
@@ -106,6 +124,7 @@ impl Watch {
             let name = world.name(expectation.kind, &expectation.name);
             let network = expectation.network.as_ref().map(|n| world.network(n));
             world.watch(name);
+            self.latest.insert(name, expectation.sequence);
             let due = world.holders(name, network);
             let live = self.live.entry(name).or_default();
             if live.len() == LIVE_PER_NAME {
@@ -118,6 +137,11 @@ impl Watch {
 
     /// The changes that a proxy has by this step and had not before.
     pub fn step(&mut self, world: &World, step: Step<'_>, mut met: impl FnMut(Met)) {
+        let mut count = 0;
+        let mut met = |m| {
+            count += 1;
+            met(m);
+        };
         let name = world.of_name(step.name);
         if name.watched {
             self.whole(step, &mut met);
@@ -131,12 +155,15 @@ impl Watch {
             }
             parent = above.parent;
         }
+        self.met += count;
     }
 
     fn whole(&mut self, step: Step<'_>, met: &mut impl FnMut(Met)) {
         let Some(live) = self.live.get_mut(&step.name) else { return };
         live.retain_mut(|live| {
-            if live.concerns(&step) && live.by_whole(&step) && !live.had(step.old) {
+            // What it says is of use later, even if this proxy came after the change.
+            let has = live.by_whole(&step);
+            if has && live.concerns(&step) && !live.had(step.old) {
                 live.reached(met);
             }
             !live.is_done()
@@ -153,6 +180,19 @@ impl Watch {
             }
             !live.is_done()
         });
+    }
+
+    /// The last changes of names, where they were not seen everywhere.
+    pub fn open(&self) -> impl Iterator<Item = Open<'_>> {
+        self.live.iter().flat_map(|(name, live)| {
+            let last = self.latest.get(name).copied();
+            live.iter().filter(move |live| Some(live.expectation.sequence) == last).map(|live| Open {
+                name: *name,
+                expectation: &live.expectation,
+                network: live.network,
+                verdicts: &live.verdicts,
+            })
+        })
     }
 
     /// (change, proxy) pairs that were due and did not come.
@@ -211,7 +251,8 @@ fn by_part(marker: &Marker, old: Option<&[u8]>, new: Option<&[u8]>) -> bool {
     }
 }
 
-fn has(bytes: &[u8], marker: &[u8]) -> bool {
+/// Whether the marker is somewhere in the bytes.
+pub fn has(bytes: &[u8], marker: &[u8]) -> bool {
     memchr::memmem::find(bytes, marker).is_some()
 }
 

@@ -15,7 +15,7 @@ pub struct NameId(u32);
 
 /// The bytes of a resource, with its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentId(u32);
+pub struct ContentId(pub(super) u32);
 
 /// Spreads small numbers and hashes, which are spread already.
 #[derive(Clone, Copy, Default)]

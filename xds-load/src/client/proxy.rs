@@ -1,0 +1,429 @@
+//! One proxy as a pure type: responses in, requests out, in Envoy's order.
+//!
+//! ```text
+//! CDS ─► EDS (─► LEDS) and SDS, by the clusters' names ─► when they are there: LDS ─► RDS by the listeners' names (─► VHDS)
+//! ```
+//!
+//! A request for what a response makes necessary goes out before that response is acknowledged, as Envoy's does.
+
+use std::time::Instant;
+
+use super::{
+    board::{Step, Watch},
+    held::Subscription,
+    nack::Nack,
+    tally::Tally,
+    world::{ContentId, IdMap, NameId, World},
+};
+use crate::{
+    expect::Type,
+    wire::{
+        self, Malformed,
+        discovery::{self, Common, Response},
+    },
+};
+
+/// The protocol of a stream.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Each response has all (of CDS and LDS) or what is asked for.
+    Sotw,
+    /// Each response has what changed.
+    #[default]
+    Delta,
+}
+
+/// What proxies ask for.
+#[derive(Clone, Debug)]
+pub struct Asks {
+    pub protocol: Protocol,
+    /// The types that are followed, of those that come up.
+    pub types: Vec<Type>,
+    /// A proxy follows the endpoints of at most so many of its clusters.
+    pub clusters: usize,
+    pub nack: Nack,
+}
+
+/// What a proxy shares with the others of its thread, for one step.
+pub struct Shared<'a> {
+    pub asks: &'a Asks,
+    pub world: &'a mut World,
+    pub watch: &'a mut Watch,
+    pub tally: &'a mut Tally,
+    /// When the bytes came.
+    pub now: Instant,
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    network: u16,
+    /// Draws what this one follows.
+    seed: u64,
+    /// In the order in which they were begun.
+    subscriptions: Vec<Subscription>,
+    /// Endpoints that changed clusters wait for.
+    warming: IdMap<NameId, ()>,
+    responses: u32,
+    /// Since when it has had an answer to all that it asked for on this stream.
+    pub complete: Option<Instant>,
+    /// It waits for clusters no longer.
+    impatient: bool,
+    /// It has refused something: what it has is its own affair.
+    pub refused: bool,
+}
+
+/// What the resources of a response lead to.
+#[derive(Debug, Default)]
+struct Follow {
+    gained: Vec<NameId>,
+    lost: Vec<NameId>,
+    virtual_hosts: bool,
+    /// A cluster changed whose endpoints are here (state of the world: they are asked for again).
+    rewarm: bool,
+}
+
+impl Proxy {
+    /// A proxy that follows `names` from the beginning, beside what it learns of.
+    pub fn new(network: u16, seed: u64, names: impl IntoIterator<Item = NameId>, world: &World) -> Self {
+        let mut proxy = Self {
+            network,
+            seed,
+            subscriptions: Vec::new(),
+            warming: IdMap::default(),
+            responses: 0,
+            complete: None,
+            impatient: false,
+            refused: false,
+        };
+        for name in names {
+            let kind = world.of_name(name).kind;
+            let at = proxy.position(kind).unwrap_or_else(|| proxy.subscribe(kind, false));
+            proxy.subscriptions[at].want(name);
+        }
+        proxy
+    }
+
+    /// A stream begins: asks for all that the proxy followed before, or for the first types.
+    pub fn begin(&mut self, node: &[u8], shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
+        let known = self.complete.take().is_some();
+        let mut node = Some(node);
+        for kind in [Type::Cluster, Type::Listener] {
+            // Listeners wait for clusters, if there are any.
+            let first = kind == Type::Cluster || !shared.asks.types.contains(&Type::Cluster);
+            if first && shared.asks.types.contains(&kind) && self.position(kind).is_none() {
+                self.subscribe(kind, true);
+            }
+        }
+        for at in 0..self.subscriptions.len() {
+            self.subscriptions[at].begin(shared.asks.protocol);
+            self.ask(at, node.take(), &[], &[], shared, send);
+        }
+        // A Delta proxy that comes back is told of changes only, which may be none.
+        if known && shared.asks.protocol == Protocol::Delta && self.is_answered() {
+            self.complete = Some(shared.now);
+        }
+    }
+
+    /// A response: takes it, asks for what it makes necessary, and acknowledges it.
+    pub fn receive(
+        &mut self,
+        message: &[u8],
+        shared: &mut Shared<'_>,
+        send: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Malformed> {
+        let response = match shared.asks.protocol {
+            Protocol::Delta => discovery::delta_response(message)?,
+            Protocol::Sotw => discovery::sotw_response(message)?,
+        };
+        let asked = wire::type_of(response.type_url).and_then(|kind| Some((kind, self.position(kind)?)));
+        let Some((kind, at)) = asked else {
+            shared.tally.senseless += 1;
+            return Ok(());
+        };
+        let counts = &mut shared.tally.counts[kind as usize];
+        counts.responses += 1;
+        counts.bytes += message.len() as u64;
+        shared.watch.take_up(shared.world);
+
+        self.responses += 1;
+        let verdict = shared.asks.nack.verdict(self.responses, kind, &response);
+        let follow = self.take(at, &response, shared);
+        self.follow(follow, shared, send);
+        self.acknowledge(at, &response, verdict, shared, send);
+        self.proceed(shared, send);
+        Ok(())
+    }
+
+    /// The patience of Envoy's `initial_fetch_timeout` is at its end: goes on without what has not come.
+    pub fn lose_patience(&mut self, shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
+        self.impatient = true;
+        shared.tally.unanswered += self.subscriptions.iter().map(|s| s.missing() as u64).sum::<u64>();
+        self.proceed(shared, send);
+    }
+
+    /// Which names of which types have not been answered, a few of each, for a report.
+    pub fn waits_for<'a>(&'a self, world: &'a World) -> impl Iterator<Item = (Type, Option<&'a str>)> {
+        self.subscriptions.iter().filter(|s| !s.is_settled()).flat_map(|s| {
+            let names = s.wanted().map(|name| Some(&*world.of_name(name).text)).take(3).collect::<Vec<_>>();
+            let names = if names.is_empty() { vec![None] } else { names };
+            names.into_iter().map(move |name| (s.kind, name))
+        })
+    }
+
+    /// Clusters that changed and whose endpoints did not come again.
+    pub fn warming(&self) -> usize {
+        self.warming.len()
+    }
+
+    /// What it has. A name that does not exist, or was not answered, has no content.
+    pub fn state(&self) -> impl Iterator<Item = (NameId, Option<ContentId>)> {
+        self.subscriptions.iter().flat_map(Subscription::state)
+    }
+
+    /// The network that it is in.
+    pub fn network(&self) -> u16 {
+        self.network
+    }
+
+    /// What it has of one name.
+    pub fn content(&self, kind: Type, name: NameId) -> Option<ContentId> {
+        self.subscriptions[self.position(kind)?].content(name)
+    }
+
+    /// It is no more: nobody counts on it.
+    pub fn leave(&mut self, world: &mut World) {
+        for subscription in &mut self.subscriptions {
+            subscription.clear().for_each(|name| world.hold(name, self.network, false));
+        }
+        self.subscriptions.clear();
+    }
+
+    /// Takes what is in a response.
+    fn take(&mut self, at: usize, response: &Response<'_>, shared: &mut Shared<'_>) -> Follow {
+        let mut follow = Follow::default();
+        let subscription = &mut self.subscriptions[at];
+        let kind = subscription.kind;
+        let Shared { asks, world, watch, tally, now } = shared;
+        let counts = &mut tally.counts[kind as usize];
+        let mut arrived = Vec::new();
+        for resource in &response.resources {
+            // Without a body it is a sign of life for something that has a time to live.
+            let Some(body) = resource.body else { continue };
+            counts.resources += 1;
+            let name = world.name(kind, resource.name);
+            if !subscription.asked(name, world) {
+                counts.unasked += 1;
+                continue;
+            }
+            if asks.nack.refuses(self.responses, kind, resource.name) {
+                self.refused = true;
+                continue;
+            }
+            let content = world.content(name, body, resource.version);
+            let old = subscription.insert(name, content, world);
+            if old.is_none() {
+                world.hold(name, self.network, true);
+            }
+            if kind == Type::Endpoint && !self.warming.is_empty() {
+                self.warming.remove(&name);
+            }
+            if old == Some(content) {
+                counts.unchanged += 1;
+                continue;
+            }
+            let step =
+                Step { name, network: self.network, old, new: Some((content, body)), since: self.complete };
+            watch.step(world, step, |met| arrived.push(met));
+            follow.change(world, old, Some(content));
+            if kind == Type::Cluster && old.is_some() {
+                follow.rewarm |= rewarm(&mut self.warming, world, content);
+            }
+        }
+        let removed = response.removed.iter().map(|name| world.name(kind, name)).collect::<Vec<_>>();
+        counts.removals += removed.len() as u64;
+        let vanished = subscription.vanished(asks.protocol, response, world);
+        for name in removed.into_iter().chain(vanished) {
+            let Some(old) = subscription.remove(name, world) else { continue };
+            world.hold(name, self.network, false);
+            let step = Step { name, network: self.network, old: Some(old), new: None, since: self.complete };
+            watch.step(world, step, |met| arrived.push(met));
+            follow.change(world, Some(old), None);
+        }
+        subscription.answered(response);
+        arrived.into_iter().for_each(|met| tally.met(met, *now));
+        // Others may need the name, too.
+        follow.lost.retain(|name| !subscription.needs(*name, world));
+        follow
+    }
+
+    /// Asks for names that are needed now, and drops those that are not.
+    fn follow(&mut self, follow: Follow, shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
+        let Follow { gained, lost, virtual_hosts, rewarm } = follow;
+        for kind in [Type::Endpoint, Type::LbEndpoint, Type::Secret, Type::Route] {
+            if !shared.asks.types.contains(&kind) {
+                continue;
+            }
+            let of_kind = |names: &[NameId], world: &World| -> Vec<NameId> {
+                names.iter().copied().filter(|name| world.of_name(*name).kind == kind).collect()
+            };
+            let gained = of_kind(&gained, shared.world);
+            let lost = of_kind(&lost, shared.world);
+            let known = self.position(kind);
+            if known.is_none() && gained.is_empty() {
+                continue;
+            }
+            let at = known.unwrap_or_else(|| self.subscribe(kind, false));
+            let gained = self.draw(at, gained, shared);
+            let subscription = &mut self.subscriptions[at];
+            let lost: Vec<_> = lost.into_iter().filter(|name| subscription.has(*name)).collect();
+            for name in &lost {
+                let dropped = subscription.drop_name(*name, shared.world);
+                dropped.into_iter().for_each(|name| shared.world.hold(name, self.network, false));
+                self.warming.remove(name);
+            }
+            gained.iter().for_each(|name| subscription.want(*name));
+            let again = rewarm && kind == Type::Endpoint && shared.asks.protocol == Protocol::Sotw;
+            if !gained.is_empty() || !lost.is_empty() || again {
+                self.ask(at, None, &gained, &lost, shared, send);
+            }
+        }
+        if virtual_hosts
+            && shared.asks.types.contains(&Type::VirtualHost)
+            && self.position(Type::VirtualHost).is_none()
+        {
+            let at = self.subscribe(Type::VirtualHost, true);
+            self.ask(at, None, &[], &[], shared, send);
+        }
+    }
+
+    /// Of names that came up, those that are new and that this proxy follows.
+    fn draw(&self, at: usize, mut names: Vec<NameId>, shared: &Shared<'_>) -> Vec<NameId> {
+        let subscription = &self.subscriptions[at];
+        names.retain(|name| !subscription.has(*name));
+        if subscription.kind == Type::Endpoint && shared.asks.clusters < usize::MAX {
+            let drawn = |name: &NameId| {
+                xxhash_rust::xxh3::xxh3_64_with_seed(shared.world.of_name(*name).text.as_bytes(), self.seed)
+            };
+            names.sort_by_cached_key(drawn);
+            names.truncate(shared.asks.clusters.saturating_sub(subscription.len()));
+        }
+        names
+    }
+
+    /// Goes on to listeners when the clusters are warm, and sees whether all is there.
+    fn proceed(&mut self, shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
+        let settled = |kinds: &[Type]| {
+            let mut of_kinds = self.subscriptions.iter().filter(|s| kinds.contains(&s.kind));
+            of_kinds.all(|s| s.is_settled() || (self.impatient && s.kind != Type::Cluster))
+        };
+        if self.position(Type::Listener).is_none()
+            && shared.asks.types.contains(&Type::Listener)
+            && settled(&[Type::Cluster, Type::Endpoint, Type::LbEndpoint, Type::Secret])
+        {
+            let at = self.subscribe(Type::Listener, true);
+            return self.ask(at, None, &[], &[], shared, send);
+        }
+        if self.complete.is_none() && self.is_answered() {
+            self.complete = Some(shared.now);
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.subscriptions.iter().all(|s| s.is_settled() || (self.impatient && s.has_answer()))
+    }
+
+    fn acknowledge(
+        &mut self,
+        at: usize,
+        response: &Response<'_>,
+        verdict: Option<String>,
+        shared: &mut Shared<'_>,
+        send: &mut dyn FnMut(&[u8]),
+    ) {
+        let counter = if verdict.is_some() { &mut shared.tally.nacks } else { &mut shared.tally.acks };
+        *counter += 1;
+        let subscription = &mut self.subscriptions[at];
+        let common = Common {
+            node: None,
+            type_url: response.type_url,
+            nonce: response.nonce,
+            refused: verdict.as_deref(),
+        };
+        match shared.asks.protocol {
+            Protocol::Delta => {
+                send(&discovery::delta_request(common, [].into_iter(), [].into_iter(), [].into_iter()));
+            }
+            Protocol::Sotw => {
+                subscription.note(response, verdict.is_none());
+                let names = subscription.names(shared.world);
+                send(&discovery::sotw_request(common, subscription.version(), names));
+            }
+        }
+    }
+
+    /// A request that is no acknowledgement.
+    fn ask(
+        &mut self,
+        at: usize,
+        node: Option<&[u8]>,
+        gained: &[NameId],
+        lost: &[NameId],
+        shared: &mut Shared<'_>,
+        send: &mut dyn FnMut(&[u8]),
+    ) {
+        let subscription = &mut self.subscriptions[at];
+        let type_url = wire::type_url(subscription.kind);
+        let text = |name: &NameId| &*shared.world.of_name(*name).text;
+        match shared.asks.protocol {
+            Protocol::Sotw => {
+                let common = Common { node, type_url, nonce: subscription.nonce(), refused: None };
+                let names = subscription.names(shared.world);
+                send(&discovery::sotw_request(common, subscription.version(), names));
+            }
+            Protocol::Delta if subscription.begun => {
+                let common = Common { node, type_url, nonce: "", refused: None };
+                let (gained, lost) = (gained.iter().map(text), lost.iter().map(text));
+                send(&discovery::delta_request(common, gained, lost, [].into_iter()));
+            }
+            Protocol::Delta => {
+                let common = Common { node, type_url, nonce: "", refused: None };
+                let (names, versions) =
+                    (subscription.names(shared.world), subscription.versions(shared.world));
+                send(&discovery::delta_request(common, names, [].into_iter(), versions));
+            }
+        }
+        subscription.begun = true;
+    }
+
+    fn subscribe(&mut self, kind: Type, wildcard: bool) -> usize {
+        self.subscriptions.push(Subscription::new(kind, wildcard));
+        self.subscriptions.len() - 1
+    }
+
+    fn position(&self, kind: Type) -> Option<usize> {
+        self.subscriptions.iter().position(|s| s.kind == kind)
+    }
+}
+
+impl Follow {
+    fn change(&mut self, world: &World, old: Option<ContentId>, new: Option<ContentId>) {
+        let needs = |content| -> &[NameId] { Option::map_or(content, &[], |id| &world.of_content(id).needs) };
+        let (before, after) = (needs(old), needs(new));
+        if before != after {
+            self.lost.extend(before.iter().filter(|name| !after.contains(name)));
+            self.gained.extend(after.iter().filter(|name| !before.contains(name)));
+        }
+        self.virtual_hosts |= new.is_some_and(|new| world.of_content(new).virtual_hosts);
+    }
+}
+
+/// The endpoints of a changed cluster are waited for again.
+fn rewarm(warming: &mut IdMap<NameId, ()>, world: &World, content: ContentId) -> bool {
+    let needs = &world.of_content(content).needs;
+    let endpoints = needs.iter().filter(|name| world.of_name(**name).kind == Type::Endpoint);
+    endpoints.map(|name| warming.insert(*name, ())).count() > 0
+}

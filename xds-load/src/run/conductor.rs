@@ -1,0 +1,421 @@
+//! Takes a run through its phases.
+
+use std::{
+    sync::{Arc, atomic::Ordering, mpsc::Receiver},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{sync::mpsc::UnboundedSender, time::sleep};
+
+use super::{
+    Changes, Outcome, PhaseOutcome, Sample, join,
+    process::{Usage, usage},
+    progress::Progress,
+    scenario::{Phase, Scenario},
+    seconds, setup,
+    shard::{self, Command, Live, Plan, Snapshot},
+    sum,
+    verify::Findings,
+};
+use crate::{
+    client::board::Board,
+    mesh::{
+        Mesh,
+        churn::{Churn, Script},
+        directory::Directories,
+    },
+};
+
+/// How often the end of a phase is looked for.
+const LOOK: Duration = Duration::from_millis(5);
+/// The same while nothing depends on it.
+const GLANCE: Duration = Duration::from_millis(50);
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// Runs a scenario.
+pub async fn run(scenario: Scenario) -> Result<Outcome> {
+    let mesh = scenario.mesh.as_ref().map(|dir| {
+        let spec = Directories::new(dir).spec().context("no mesh: `xds-load mesh generate` makes one")?;
+        anyhow::Ok(Mesh::generate(spec)?)
+    });
+    let mesh = mesh.transpose()?;
+    let board = Arc::new(Board::default());
+    let plan = Arc::new(setup::plan(&scenario, mesh.as_ref(), Arc::clone(&board))?);
+    let mut conductor = Conductor::new(scenario, mesh, board, &plan)?;
+    let phases = conductor.scenario.phases.clone();
+    for phase in &phases {
+        // While they are all there, and nothing changes any more.
+        if *phase == Phase::Disconnect && !conductor.verified {
+            conductor.verify().await?;
+        }
+        conductor.phase(phase).await?;
+    }
+    if !conductor.verified {
+        conductor.verify().await?;
+    }
+    conductor.finish()
+}
+
+struct Conductor {
+    scenario: Scenario,
+    /// As it is now.
+    mesh: Option<Mesh>,
+    board: Arc<Board>,
+    lives: Vec<Arc<Live>>,
+    commands: Vec<UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+    began: Instant,
+    progress: Progress,
+    sampled: Option<Instant>,
+    samples: Vec<Sample>,
+    phases: Vec<PhaseOutcome>,
+    changes: Changes,
+    connected: bool,
+    verified: bool,
+    findings: Findings,
+    failures: Vec<String>,
+}
+
+/// Sums over all threads.
+#[derive(Clone, Copy, Default)]
+pub struct Now {
+    pub connected: u64,
+    pub configured: u64,
+    pub responses: u64,
+    pub resources: u64,
+    pub received: u64,
+    pub sent: u64,
+    pub met: u64,
+    pub lost: u64,
+    /// Milliseconds since the beginning.
+    pub last: u64,
+}
+
+impl Conductor {
+    fn new(scenario: Scenario, mesh: Option<Mesh>, board: Arc<Board>, plan: &Arc<Plan>) -> Result<Self> {
+        let began = Instant::now();
+        let (mut lives, mut commands, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..scenario.threads {
+            let live = Arc::new(Live::default());
+            let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+            let (plan, its_live) = (Arc::clone(plan), Arc::clone(&live));
+            let thread = thread::Builder::new()
+                .name(format!("proxies-{number}"))
+                .spawn(move || shard::run(plan, its_live, number, began, receiver))
+                .context("start a thread")?;
+            lives.push(live);
+            commands.push(sender);
+            threads.push(thread);
+        }
+        Ok(Self {
+            scenario,
+            mesh,
+            board,
+            lives,
+            commands,
+            threads,
+            began,
+            progress: Progress::new(),
+            sampled: None,
+            samples: Vec::new(),
+            phases: Vec::new(),
+            changes: Changes::default(),
+            connected: false,
+            verified: false,
+            findings: Findings::default(),
+            failures: Vec::new(),
+        })
+    }
+
+    async fn phase(&mut self, phase: &Phase) -> Result<()> {
+        let name = self.name(phase);
+        let (began, before, counted) = (Instant::now(), self.now(), self.snapshot()?);
+        let (own, server) = (self.own(), self.server());
+        match phase {
+            Phase::Connect(pace) => {
+                self.connected = true;
+                self.tell(|| Command::Connect(*pace));
+                self.all_configured(&name).await;
+            }
+            Phase::Hold(seconds) => {
+                let until = Instant::now() + Duration::from_secs_f64(*seconds);
+                while let Some(left) =
+                    until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+                {
+                    self.wait_for(&name, left.min(GLANCE)).await;
+                }
+            }
+            Phase::Churn(script) => self.churn(&name, script.clone()).await?,
+            Phase::Reconnect(pace) => {
+                self.tell(|| Command::Reconnect(*pace));
+                // Until the last one has noticed.
+                let lost = |now: Now| now.connected < before.connected;
+                let until = Instant::now() + Duration::from_secs(1);
+                while !lost(self.now()) && Instant::now() < until {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                self.all_configured(&name).await;
+            }
+            Phase::Command(line) => {
+                self.command(line).await?;
+                self.all_configured(&name).await;
+            }
+            Phase::Disconnect => {
+                self.connected = false;
+                self.tell(|| Command::Disconnect);
+                let until = Instant::now() + Duration::from_secs_f64(self.scenario.verify.patience);
+                while self.now().connected > 0 && Instant::now() < until {
+                    self.wait_for(&name, LOOK).await;
+                }
+            }
+        }
+        let took = began.elapsed();
+        let (now, counts) = (self.now(), self.snapshot()?);
+        let (own_now, server_now) = (self.own(), self.server());
+        let unchanged = |snapshot: &Snapshot| snapshot.tally.total().unchanged;
+        self.phases.push(PhaseOutcome {
+            name,
+            seconds: seconds(took),
+            server_cpu: server_now.zip(server).map(|(now, then)| seconds(now.since(&then))),
+            own_cpu: seconds(own_now.since(&own)),
+            server_rss: server_now.map(|usage| usage.rss),
+            own_rss: own_now.rss,
+            received: now.received - before.received,
+            sent: now.sent - before.sent,
+            responses: now.responses - before.responses,
+            resources: now.resources - before.resources,
+            unchanged: unchanged(&counts) - unchanged(&counted),
+            lost: now.lost - before.lost,
+            configured: now.configured,
+        });
+        Ok(())
+    }
+
+    /// Waits until all proxies are configured, or nothing has moved for too long.
+    async fn all_configured(&mut self, phase: &str) {
+        let all = self.scenario.proxies as u64;
+        let patience = Duration::from_secs_f64(self.scenario.verify.patience);
+        let mut seen = (0, 0);
+        let mut moved = Instant::now();
+        loop {
+            let now = self.now();
+            if now.configured >= all {
+                return;
+            }
+            if seen != (now.configured, now.responses) {
+                seen = (now.configured, now.responses);
+                moved = Instant::now();
+            }
+            if moved.elapsed() > patience {
+                let waited = patience.as_secs();
+                self.failures.push(format!(
+                    "{phase}: {} of {all} proxies are configured, {} connected, and nothing came for {waited} s",
+                    now.configured, now.connected
+                ));
+                return;
+            }
+            self.wait_for(phase, LOOK).await;
+        }
+    }
+
+    async fn churn(&mut self, phase: &str, script: Script) -> Result<()> {
+        let (Some(mesh), Some(dir)) = (self.mesh.take(), &self.scenario.mesh) else {
+            bail!("churn needs a mesh: give --mesh DIR, as `xds-load mesh generate` wrote it");
+        };
+        let directories = Directories::new(dir);
+        let mut churn = Churn::new(mesh, script, directories);
+        let board = Arc::clone(&self.board);
+        loop {
+            let announce = |expectations: Vec<_>| board.announce(expectations);
+            tokio::select! {
+                more = churn.next(announce) => if !more? { break },
+                () = self.look(phase) => unreachable!("it looks for ever"),
+            }
+        }
+        let totals = churn.totals();
+        self.changes.changes += totals.changes;
+        self.changes.latest = self.changes.latest.max(totals.latest_seconds);
+        self.changes.expectations = self.board.announced() as u64;
+        self.mesh = Some(churn.into_mesh());
+        // Until everything has arrived, or nothing comes any more.
+        let quiet = Duration::from_secs_f64(self.scenario.verify.quiet);
+        self.quiet(phase, quiet).await;
+        Ok(())
+    }
+
+    /// Waits until nothing has come for so long, at most for the run's patience.
+    async fn quiet(&mut self, phase: &str, quiet: Duration) {
+        let until = Instant::now() + Duration::from_secs_f64(self.scenario.verify.patience);
+        let mut met = self.now().met;
+        let mut moved = Instant::now();
+        while moved.elapsed() < quiet && Instant::now() < until {
+            let now = self.now();
+            let last = self.began + Duration::from_millis(now.last);
+            if now.met != met {
+                met = now.met;
+                moved = Instant::now();
+            }
+            moved = moved.max(last);
+            self.wait(phase).await;
+        }
+        if moved.elapsed() < quiet {
+            self.failures.push(format!("{phase}: responses have not come to an end"));
+        }
+    }
+
+    async fn command(&mut self, line: &[String]) -> Result<()> {
+        let Some((program, args)) = line.split_first() else { bail!("a command phase without a command") };
+        let before = self.now().connected;
+        let status = tokio::process::Command::new(program)
+            .args(args)
+            .status()
+            .await
+            .with_context(|| format!("run {program:?}"))?;
+        if !status.success() {
+            bail!("`{}` failed: {status}", line.join(" "));
+        }
+        // If it took the server away, that shows at once.
+        let until = Instant::now() + Duration::from_secs(1);
+        while self.now().connected >= before && Instant::now() < until {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Fresh proxies, and what all have in the end.
+    async fn verify(&mut self) -> Result<()> {
+        self.verified = true;
+        if !self.connected || !self.scenario.verify.shapes {
+            return Ok(());
+        }
+        let phase = "verify";
+        self.quiet(phase, Duration::from_secs_f64(self.scenario.verify.quiet)).await;
+        let witnesses = self.scenario.verify.witnesses.div_ceil(self.scenario.threads);
+        let patience = Duration::from_secs_f64(self.scenario.verify.patience);
+        if witnesses > 0 {
+            let answers = self.ask(|answer| Command::Witness(witnesses, patience, answer));
+            for answer in answers {
+                while let Err(std::sync::mpsc::TryRecvError::Empty) = answer.try_recv() {
+                    self.wait_for(phase, LOOK).await;
+                }
+            }
+        }
+        let answers = self.ask(Command::Verify);
+        self.findings = join(collect(answers)?);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        self.progress.end();
+        let counts = self.snapshot()?;
+        let server_peak = self.server().map(|usage| usage.peak);
+        if self.scenario.server_pid.is_some() && server_peak.is_none() {
+            self.failures.push("the server's process is gone".into());
+        }
+        let own_peak = self.own().peak;
+        self.commands.clear();
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread of proxies panicked"))??;
+        }
+        Ok(Outcome {
+            scenario: self.scenario,
+            phases: self.phases,
+            counts,
+            findings: self.findings,
+            changes: self.changes,
+            server_peak,
+            own_peak,
+            samples: self.samples,
+            failures: self.failures,
+        })
+    }
+
+    /// A moment passes: shows how things stand, and notes it once a second.
+    async fn wait(&mut self, phase: &str) {
+        self.wait_for(phase, GLANCE).await;
+    }
+
+    async fn wait_for(&mut self, phase: &str, time: Duration) {
+        sleep(time).await;
+        let now = self.now();
+        self.progress.show(phase, self.began.elapsed(), &now, self.scenario.proxies);
+        if self.sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
+            self.sampled = Some(Instant::now());
+            let server = self.server();
+            self.samples.push(Sample {
+                seconds: seconds(self.began.elapsed()),
+                configured: now.configured,
+                responses: now.responses,
+                received: now.received,
+                server_cpu: server.map(|usage| seconds(usage.since(&Usage::default()))),
+                server_rss: server.map(|usage| usage.rss),
+                own_cpu: seconds(self.own().since(&Usage::default())),
+            });
+        }
+    }
+
+    async fn look(&mut self, phase: &str) {
+        loop {
+            self.wait(phase).await;
+        }
+    }
+
+    fn now(&self) -> Now {
+        let mut now = Now::default();
+        for live in &self.lives {
+            let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+            now.connected += read(&live.connected);
+            now.configured += read(&live.configured);
+            now.responses += read(&live.responses);
+            now.resources += read(&live.resources);
+            now.received += read(&live.received);
+            now.sent += read(&live.sent);
+            now.met += read(&live.met);
+            now.lost += read(&live.lost);
+            now.last = now.last.max(read(&live.last));
+        }
+        now
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        // A thread that ended is noticed when it is joined.
+        self.commands.iter().for_each(|thread| _ = thread.send(command()));
+    }
+
+    fn ask<T>(&self, command: impl Fn(std::sync::mpsc::Sender<T>) -> Command) -> Vec<Receiver<T>> {
+        let ask = |thread: &UnboundedSender<Command>| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            _ = thread.send(command(sender));
+            receiver
+        };
+        self.commands.iter().map(ask).collect()
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        Ok(sum(collect(self.ask(Command::Snapshot))?))
+    }
+
+    fn server(&self) -> Option<Usage> {
+        usage(self.scenario.server_pid?)
+    }
+
+    fn own(&self) -> Usage {
+        usage(std::process::id()).unwrap_or_default()
+    }
+
+    fn name(&self, phase: &Phase) -> String {
+        let name = phase.name();
+        let same =
+            self.phases.iter().filter(|p| p.name.trim_end_matches(|c: char| c.is_ascii_digit()) == name);
+        match same.count() {
+            0 => name.to_owned(),
+            before => format!("{name}{}", before + 1),
+        }
+    }
+}
+
+fn collect<T>(answers: Vec<Receiver<T>>) -> Result<Vec<T>> {
+    answers.into_iter().map(|answer| answer.recv().context("a thread of proxies ended")).collect()
+}
