@@ -18,10 +18,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use landbridge::{
     ca::{
         authority::Authority,
-        cert::{Cert, to_pem},
-        csr,
+        cert::Cert,
         issue::{self, Issuer, Role, San, Template},
         key::{KeyType, PrivateKey},
+        service::answer,
     },
     model::identity::Spiffe,
 };
@@ -41,7 +41,7 @@ fn request(c: &mut Criterion<CpuTime>) {
         group.bench_function(format!("landbridge/{name}"), |b| {
             b.iter(|| {
                 let (identity, pem) = next.next().expect("a cycle");
-                answer(&authority, identity, pem)
+                answer(&authority, identity, pem, DAY).expect("a good request")
             });
         });
     }
@@ -67,17 +67,6 @@ fn request(c: &mut Criterion<CpuTime>) {
         });
     });
     group.finish();
-}
-
-/// What `CreateCertificate` does between authentication and encoding.
-fn answer(authority: &Authority, identity: &Spiffe, pem: &str) -> Vec<String> {
-    let csr = csr::parse(pem.as_bytes()).expect("a good request");
-    let issued =
-        authority.issue(&csr.public_key_info, &[San::Uri(identity.to_string())], DAY).expect("issued");
-    let mut chain = vec![to_pem(&issued.der)];
-    chain.extend(authority.intermediates_pem().iter().cloned());
-    chain.push(authority.roots_pem().to_owned());
-    chain
 }
 
 fn sds(c: &mut Criterion<CpuTime>) {

@@ -19,7 +19,7 @@ impl Authenticate for ByCredentials {
         peer: &'a Peer,
     ) -> BoxFuture<'a, Result<authn::Peer, String>> {
         async move {
-            let found = self.0.authenticate_headers(Some(&peer.certificates), headers).await;
+            let found = self.0.authenticate(&peer.certificate, headers).await;
             found.map_err(|error| error.to_string())
         }
         .boxed()

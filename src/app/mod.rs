@@ -175,9 +175,7 @@ pub async fn serve(config: Config) -> Result<()> {
         Access::Authenticated(Arc::new(authenticate::ByCredentials(authenticator.clone()))),
     );
     let lifetimes = Lifetimes { default: config.workload_cert_ttl, max: config.max_workload_cert_ttl };
-    secure.service(
-        CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics).into_server(),
-    );
+    CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics).mount(&mut secure);
     let names = server_cert::dns_names(&root_namespace, &config.domain, &config.custom_hosts);
     let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
 

@@ -105,19 +105,25 @@ impl Jwks {
         }
     }
 
-    /// Checks a token's signature; when the keys do not include the token's, reads the source once more first.
-    pub async fn verify(&self, token: &Token<'_>) -> Result<(), TokenError> {
+    /// Whether these are the keys in use.
+    pub fn are(&self, keys: &Arc<KeySet>) -> bool {
+        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, keys))
+    }
+
+    /// Checks a token's signature; when the keys do not include the token's, reads the source once more first. Returns
+    /// the keys that were used.
+    pub async fn verify(&self, token: &Token<'_>) -> Result<Arc<KeySet>, TokenError> {
         let asked = Instant::now();
         if let Some(keys) = self.current.load_full() {
             match keys.verify(token) {
                 Err(TokenError::UnknownKey { .. }) => {}
-                outcome => return outcome,
+                outcome => return outcome.map(|()| keys),
             }
         }
         // A failure is told by what is missing afterwards.
         let _ = self.refresh(asked, |failures| if failures > 0 { back_off(failures) } else { MIN_GAP }).await;
         match self.current.load_full() {
-            Some(keys) => keys.verify(token),
+            Some(keys) => keys.verify(token).map(|()| keys),
             None => Err(TokenError::NoKeys(self.attempts.lock().await.last_error.clone())),
         }
     }

@@ -53,6 +53,8 @@ pub struct ServiceAccount<'a> {
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
+    /// From then on the token is refused, Unix seconds.
+    pub good_until: i64,
 }
 
 /// Why a token is refused. Names what was claimed and what was expected, never the token.
@@ -233,7 +235,8 @@ pub fn check_claims<'t>(
     if namespace.is_empty() || name.is_empty() || name.contains(':') {
         return Err(bad());
     }
-    Ok(ServiceAccount { namespace, name })
+    let good_until = expires_at.saturating_add(LEEWAY + 1);
+    Ok(ServiceAccount { namespace, name, good_until })
 }
 
 // === impl KeySet ===

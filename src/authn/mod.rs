@@ -13,19 +13,20 @@ pub mod dev_issuer;
 pub mod jwks;
 pub mod jwt;
 pub mod peer_cert;
+mod verified;
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 
 use crate::model::identity::{Spiffe, SpiffeError};
 use jwks::Jwks;
 use jwt::{Expected, TokenError};
+pub use peer_cert::PeerCertificate;
+use verified::{Account, Verified};
 
 /// The gRPC metadata key in which Istio's agents name their cluster.
 pub const CLUSTER_METADATA: &str = "clusterid";
@@ -52,17 +53,13 @@ pub enum Method {
     Token,
 }
 
-/// The certificates that TLS verified, leaf first. A listener that serves [`crate::ca`]'s service puts them into the
-/// extensions of each request.
-#[derive(Clone, Debug)]
-pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
-
 /// Checks credentials. The first that is good counts: the client certificate, then the token.
 #[derive(Debug)]
 pub struct Authenticator {
     trust_domain: String,
     audiences: Vec<String>,
     issuers: Vec<Issuer>,
+    verified: Verified,
 }
 
 /// An issuer of tokens and its keys.
@@ -156,7 +153,12 @@ pub fn authorize_node(identity: &Spiffe, namespace: &str, service_account: &str)
 impl Authenticator {
     /// Accepts client certificates of `trust_domain`, and tokens for one of `audiences` once an issuer is added.
     pub fn new(trust_domain: &str, audiences: Vec<String>) -> Self {
-        Self { trust_domain: trust_domain.to_owned(), audiences, issuers: Vec::new() }
+        Self {
+            trust_domain: trust_domain.to_owned(),
+            audiences,
+            issuers: Vec::new(),
+            verified: Verified::default(),
+        }
     }
 
     /// Accepts tokens of another issuer: `name` is their `iss`.
@@ -179,30 +181,21 @@ impl Authenticator {
         std::future::pending::<()>().await;
     }
 
-    /// [`Authenticator::authenticate_headers`] for the metadata of a tonic request.
+    /// Finds out who the peer is. May wait a few seconds for the keys of an issuer that just rotated them.
+    ///
+    /// What is costly is done once: for a certificate once in its connection, for a token once in its life, unless
+    /// its issuer's keys change.
     pub async fn authenticate(
         &self,
-        peer_certs: Option<&[CertificateDer<'_>]>,
-        metadata: &MetadataMap,
-    ) -> Result<Peer, AuthnError> {
-        self.authenticate_headers(peer_certs, metadata.as_ref()).await
-    }
-
-    /// Finds out who the peer is. `peer_certs` are those that TLS verified, leaf first. May wait a few seconds for the
-    /// keys of an issuer that just rotated them.
-    pub async fn authenticate_headers(
-        &self,
-        peer_certs: Option<&[CertificateDer<'_>]>,
+        peer: &PeerCertificate,
         headers: &HeaderMap,
     ) -> Result<Peer, AuthnError> {
-        let certificate = match peer_certs.and_then(|certs| certs.first()) {
-            Some(leaf) => match self.check_certificate(leaf) {
-                Ok(identity) => {
-                    let method = Method::ClientCertificate;
-                    return Ok(Peer { identity: Some(identity), method, cluster_id: None });
-                }
-                Err(reason) => Some(reason),
-            },
+        let certificate = match self.check_certificate(peer) {
+            Some(Ok(identity)) => {
+                let method = Method::ClientCertificate;
+                return Ok(Peer { identity: Some(identity), method, cluster_id: None });
+            }
+            Some(Err(reason)) => Some(reason),
             None => None,
         };
         let token = match self.check_token(headers).await {
@@ -216,19 +209,41 @@ impl Authenticator {
         })
     }
 
-    fn check_certificate(&self, leaf: &CertificateDer<'_>) -> Result<Spiffe, String> {
-        let identity = peer_cert::identity(leaf).map_err(|error| error.to_string())?;
-        if identity.trust_domain() != self.trust_domain {
-            return Err(format!("`{identity}` is not of trust domain `{}`", self.trust_domain));
-        }
-        Ok(identity)
+    /// None without a certificate.
+    fn check_certificate(&self, peer: &PeerCertificate) -> Option<Result<Spiffe, String>> {
+        Some(match peer.identity()? {
+            Ok(identity) if identity.trust_domain() == self.trust_domain => Ok(identity.clone()),
+            Ok(identity) => Err(format!("`{identity}` is not of trust domain `{}`", self.trust_domain)),
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     async fn check_token(&self, headers: &HeaderMap) -> Result<Peer, AuthnError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let value = values.next().ok_or(AuthnError::Missing)?;
         let token = value.to_str().ok().filter(|_| values.next().is_none()).and_then(bearer);
-        let token = jwt::inspect(token.ok_or(AuthnError::Malformed)?)?;
+        let token = token.ok_or(AuthnError::Malformed)?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let hash = Verified::hash(token);
+        let known = self.verified.get(&hash, now);
+        let account = match known.filter(|account| self.issuers.iter().any(|i| i.keys.are(&account.keys))) {
+            Some(account) => account,
+            None => {
+                let account = Arc::new(self.verify(token, now).await?);
+                self.verified.insert(hash, account.clone());
+                account
+            }
+        };
+        if let Some(bound) = &account.cluster_id {
+            check_cluster(bound, headers)?;
+        }
+        let (identity, cluster_id) = (account.identity.clone(), account.cluster_id.clone());
+        Ok(Peer { identity: Some(identity), method: Method::Token, cluster_id })
+    }
+
+    /// Believes nothing that was not signed.
+    async fn verify(&self, token: &str, now: i64) -> Result<Account, TokenError> {
+        let token = jwt::inspect(token)?;
         let issuer = self.issuers.iter().find(|issuer| token.issuer.as_deref() == Some(&issuer.name));
         let issuer = issuer.ok_or_else(|| TokenError::Issuer {
             claimed: jwt::shorten(token.issuer.as_deref().unwrap_or("none")),
@@ -237,17 +252,11 @@ impl Authenticator {
                 issuers => issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(" or "),
             },
         })?;
-        issuer.keys.verify(&token).await?;
-        let expected =
-            Expected { audiences: &self.audiences, now: OffsetDateTime::now_utc().unix_timestamp() };
-        let account = jwt::check_claims(&token, &expected)?;
+        let keys = issuer.keys.verify(&token).await?;
+        let account = jwt::check_claims(&token, &Expected { audiences: &self.audiences, now })?;
         let identity = Spiffe::new(&self.trust_domain, account.namespace, account.name)
             .map_err(|error: SpiffeError| TokenError::Subject { reason: error.to_string() })?;
-        let cluster_id = token.cluster_id.clone();
-        if let Some(bound) = &cluster_id {
-            check_cluster(bound, headers)?;
-        }
-        Ok(Peer { identity: Some(identity), method: Method::Token, cluster_id })
+        Ok(Account { identity, cluster_id: token.cluster_id.clone(), good_until: account.good_until, keys })
     }
 }
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls_pki_types::CertificateDer;
 
 use super::*;
 use dev_issuer::{DevIssuer, Subject};
@@ -19,12 +20,22 @@ fn mk_token(issuer: &DevIssuer, audience: &str, cluster_id: Option<&str>) -> Str
     issuer.mint(&subject, &audiences, Duration::from_secs(60), OffsetDateTime::now_utc()).unwrap()
 }
 
-fn mk_metadata(values: &[(&'static str, String)]) -> MetadataMap {
-    let mut metadata = MetadataMap::new();
+fn mk_metadata(values: &[(&'static str, String)]) -> HeaderMap {
+    let mut metadata = HeaderMap::new();
     for (key, value) in values {
         metadata.append(*key, value.parse().unwrap());
     }
     metadata
+}
+
+pub fn mk_keys() -> Arc<jwt::KeySet> {
+    let dir = tempfile::tempdir().unwrap();
+    let issuer = DevIssuer::load_or_create(dir.path()).unwrap();
+    Arc::new(jwt::KeySet::parse(issuer.jwks().as_bytes()).unwrap())
+}
+
+fn nobody() -> PeerCertificate {
+    PeerCertificate::default()
 }
 
 fn mk_cert(uris: &[&str]) -> CertificateDer<'static> {
@@ -41,7 +52,7 @@ async fn a_token_proves_a_service_account() {
     for scheme in ["Bearer", "bearer"] {
         let token = mk_token(&issuer, "istio-ca", Some("east"));
         let metadata = mk_metadata(&[("authorization", format!("{scheme} {token}"))]);
-        let peer = authenticator.authenticate(None, &metadata).await.unwrap();
+        let peer = authenticator.authenticate(&nobody(), &metadata).await.unwrap();
         assert_eq!(peer.identity.unwrap().to_string(), SVID);
         assert_eq!((peer.method, peer.cluster_id.as_deref()), (Method::Token, Some("east")));
     }
@@ -51,7 +62,8 @@ async fn a_token_proves_a_service_account() {
 async fn a_client_certificate_comes_before_a_token() {
     let (_dir, _issuer, authenticator) = mk_authenticator();
     let metadata = mk_metadata(&[("authorization", "Bearer nonsense".to_owned())]);
-    let peer = authenticator.authenticate(Some(&[mk_cert(&[SVID])]), &metadata).await.unwrap();
+    let peer =
+        authenticator.authenticate(&PeerCertificate::new(&[mk_cert(&[SVID])]), &metadata).await.unwrap();
     assert_eq!(peer.identity.unwrap().to_string(), SVID);
     assert_eq!(peer.method, Method::ClientCertificate);
 }
@@ -61,7 +73,7 @@ async fn a_token_helps_where_the_certificate_does_not() {
     let (_dir, issuer, authenticator) = mk_authenticator();
     let token = mk_token(&issuer, "istio-ca", None);
     let metadata = mk_metadata(&[("authorization", format!("Bearer {token}"))]);
-    let peer = authenticator.authenticate(Some(&[mk_cert(&[])]), &metadata).await.unwrap();
+    let peer = authenticator.authenticate(&PeerCertificate::new(&[mk_cert(&[])]), &metadata).await.unwrap();
     assert_eq!(peer.method, Method::Token);
 }
 
@@ -97,8 +109,8 @@ async fn every_refusal_has_a_reason_and_no_secret() {
         ),
     ];
     for (metadata, cert, expected) in cases {
-        let certs: Vec<_> = cert.into_iter().collect();
-        let error = authenticator.authenticate(Some(&certs), &mk_metadata(&metadata)).await.unwrap_err();
+        let peer = PeerCertificate::new(cert.as_slice());
+        let error = authenticator.authenticate(&peer, &mk_metadata(&metadata)).await.unwrap_err();
         let status = Status::from(error);
         assert_eq!(status.code(), tonic::Code::Unauthenticated);
         assert!(status.message().contains(expected), "{expected}: {}", status.message());
@@ -109,12 +121,45 @@ async fn every_refusal_has_a_reason_and_no_secret() {
 }
 
 #[tokio::test]
+async fn a_token_is_verified_once_and_believed_until_it_ends() {
+    let (_dir, issuer, authenticator) = mk_authenticator();
+    let ask = async |token: &str, cluster: &str| {
+        let bearer = ("authorization", format!("Bearer {token}"));
+        let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
+        authenticator.authenticate(&nobody(), &metadata).await.map(|peer| peer.identity.unwrap().to_string())
+    };
+    let token = mk_token(&issuer, "istio-ca", Some("east"));
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    for bad in ["nonsense", &format!("{token}x")] {
+        assert!(ask(bad, "east").await.is_err());
+        assert!(
+            authenticator.verified.get(&Verified::hash(bad), now).is_none(),
+            "only good ones are remembered"
+        );
+    }
+    assert_eq!(ask(&token, "east").await.unwrap(), SVID);
+    let known = authenticator.verified.get(&Verified::hash(&token), now).unwrap();
+    assert_eq!((known.identity.to_string().as_str(), known.cluster_id.as_deref()), (SVID, Some("east")));
+    assert!((now + 60..now + 130).contains(&known.good_until), "its own end and the leeway");
+    // What is remembered is not verified: this is no token at all.
+    authenticator.verified.insert(Verified::hash("remembered"), known.clone());
+    assert_eq!(ask("remembered", "east").await.unwrap(), SVID);
+    assert!(ask("remembered", "west").await.unwrap_err().to_string().contains("for cluster `east`"));
+    let over = Account { good_until: now, ..(*known).clone() };
+    authenticator.verified.insert(Verified::hash("remembered"), Arc::new(over));
+    assert!(ask("remembered", "east").await.is_err(), "its time is over");
+    let foreign = Account { keys: mk_keys(), ..(*known).clone() };
+    authenticator.verified.insert(Verified::hash("remembered"), Arc::new(foreign));
+    assert!(ask("remembered", "east").await.is_err(), "the issuer has other keys now");
+}
+
+#[tokio::test]
 async fn without_an_issuer_no_token_is_good() {
     let (_dir, issuer, _) = mk_authenticator();
     let strict = Authenticator::new("cluster.local", vec!["istio-ca".to_owned()]);
     let metadata =
         mk_metadata(&[("authorization", format!("Bearer {}", mk_token(&issuer, "istio-ca", None)))]);
-    let error = strict.authenticate(None, &metadata).await.unwrap_err().to_string();
+    let error = strict.authenticate(&nobody(), &metadata).await.unwrap_err().to_string();
     assert!(error.contains("`landbridge-development-issuer` is not accepted"), "{error}");
     assert!(error.contains("--dev-token-issuer"), "{error}");
 }

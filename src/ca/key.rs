@@ -208,6 +208,14 @@ impl PrivateKey {
         }
     }
 
+    /// Whether a signature costs milliseconds rather than microseconds.
+    pub fn is_slow(&self) -> bool {
+        match &self.pair {
+            Pair::Rsa(_) => true,
+            Pair::Ec(_, curve) => *curve != Curve::P256,
+        }
+    }
+
     /// The kind of key to use for certificates next to this one: istiod's own certificate is RSA unless its CA is not.
     pub fn companion_type(&self) -> KeyType {
         match &self.pair {

@@ -25,3 +25,8 @@ pub mod svid;
 mod testing;
 
 pub use authority::{Authority, CaError};
+
+/// How many threads may sign without getting in the way of those that serve: one fewer than there are cores.
+fn spare_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
+}

@@ -27,7 +27,12 @@ pub fn mk_root(name: &str) -> Root {
 
 /// An intermediate that ends after `ttl`, with its key.
 pub fn mk_intermediate(root: &Root, name: &str, ttl: Duration) -> Root {
-    let key = PrivateKey::generate(KeyType::EcdsaP256).unwrap();
+    mk_intermediate_of(KeyType::EcdsaP256, root, name, ttl)
+}
+
+/// The same with another kind of key.
+pub fn mk_intermediate_of(key_type: KeyType, root: &Root, name: &str, ttl: Duration) -> Root {
+    let key = PrivateKey::generate(key_type).unwrap();
     let now = OffsetDateTime::now_utc();
     let template = Template {
         subject: &issue::name("mesh", name),
@@ -54,7 +59,17 @@ pub fn write_cacerts(dir: &Path, intermediate: &Root, roots: &[&Root]) {
 
 /// An authority with an intermediate that ends after `ttl`.
 pub fn mk_authority(root: &Root, name: &str, ttl: Duration) -> Arc<Authority> {
-    let Root { key, cert } = mk_intermediate(root, name, ttl);
+    authority_of(mk_intermediate(root, name, ttl), root, name)
+}
+
+/// An authority with an RSA key, as istiod's.
+pub fn mk_rsa_authority(root: &Root, name: &str) -> Arc<Authority> {
+    let intermediate = mk_intermediate_of(KeyType::Rsa2048, root, name, Duration::days(50));
+    authority_of(intermediate, root, name)
+}
+
+fn authority_of(signer: Root, root: &Root, name: &str) -> Arc<Authority> {
+    let Root { key, cert } = signer;
     let roots = vec![root.cert.clone()];
     Arc::new(Authority::new(key, cert, &[], roots, name.to_owned(), OffsetDateTime::now_utc()).unwrap())
 }

@@ -1,6 +1,6 @@
 //! Which code serves which path.
 
-use std::{collections::HashMap, convert::Infallible, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
 use futures::future::BoxFuture;
 use http::{
@@ -10,7 +10,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use prost::Message;
-use tonic::{Status, server::NamedService, service::Routes};
+use tonic::{Status, service::Routes};
 use tower::Service;
 
 use super::{Body, refuse, unary};
@@ -28,20 +28,6 @@ impl Router {
     /// Tonic's services, to which methods may be added.
     pub fn new(others: Routes) -> Self {
         Self { methods: Arc::default(), others: others.prepare() }
-    }
-
-    /// Serves one more service of tonic's.
-    pub fn service<S>(&mut self, service: S)
-    where
-        S: Service<Request<tonic::body::Body>, Response = Response<tonic::body::Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-    {
-        self.others = std::mem::take(&mut self.others).add_service(service).prepare();
     }
 
     /// Serves `path` (`/package.Service/Method`) with `handler`.

@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
-use rustls_pki_types::CertificateDer;
 
 use super::connections::Connection;
 pub use crate::authn::Peer as Proven;
+use crate::authn::PeerCertificate;
 
 /// The connection that a request came on. Every handler finds it in the request's extensions.
 #[derive(Clone, Debug)]
@@ -15,8 +15,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether the connection is encrypted.
     pub tls: bool,
-    /// The client's certificate chain as presented, leaf first; empty without one.
-    pub certificates: Arc<[CertificateDer<'static>]>,
+    /// The client's certificate, if it has shown one.
+    pub certificate: PeerCertificate,
     /// How it is told to end.
     pub connection: Arc<Connection>,
 }

@@ -15,7 +15,6 @@ use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
 use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -29,7 +28,7 @@ use super::{
     auth::Peer,
     connections::{Connection, Connections, Open},
 };
-use crate::{authn::PeerCertificates, grpc::Router};
+use crate::{authn::PeerCertificate, grpc::Router};
 
 /// How connections are treated.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +144,7 @@ impl Accepted {
         let result = match tls {
             None => self.serve(socket, None).await,
             Some(acceptor) => match self.handshake(socket, acceptor).await {
-                Ok(Some((stream, chain))) => self.serve(stream, Some(chain)).await,
+                Ok(Some((stream, certificate))) => self.serve(stream, Some(certificate)).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             },
@@ -164,27 +163,27 @@ impl Accepted {
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
         };
         let certificates = stream.get_ref().1.peer_certificates();
-        let chain = certificates.unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-        Ok(Some((stream, chain)))
+        let certificate = PeerCertificate::new(certificates.unwrap_or_default());
+        Ok(Some((stream, certificate)))
     }
 
-    /// `chain`: the client's certificates, on an encrypted connection.
+    /// `certificate`: the client's, or that it has none; on an encrypted connection.
     fn serve(
         self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        chain: Option<Vec<CertificateDer<'static>>>,
+        certificate: Option<PeerCertificate>,
     ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
         Box::pin(async move {
             let Self { address, settings, router, open } = self;
             let peer = Peer {
                 address,
-                tls: chain.is_some(),
-                certificates: chain.unwrap_or_default().into(),
+                tls: certificate.is_some(),
+                certificate: certificate.unwrap_or_default(),
                 connection: open.connection.clone(),
             };
             let service = service_fn(move |mut request: http::Request<Incoming>| {
                 // For services beside xDS, which do not know this module.
-                request.extensions_mut().insert(PeerCertificates(peer.certificates.clone()));
+                request.extensions_mut().insert(peer.certificate.clone());
                 request.extensions_mut().insert(peer.clone());
                 router.call(request).map(Ok::<_, Infallible>)
             });
@@ -221,7 +220,7 @@ impl Accepted {
 }
 
 /// An encrypted connection, and the client's certificates.
-type Secured = (TlsStream<TcpStream>, Vec<CertificateDer<'static>>);
+type Secured = (TlsStream<TcpStream>, PeerCertificate);
 
 async fn until(end: Option<Instant>) {
     match end {

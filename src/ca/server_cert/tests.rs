@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::authn::peer_cert;
+use crate::authn::PeerCertificate;
 use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_authority, mk_root, mk_watched};
 use crate::model::identity::Spiffe;
@@ -86,7 +86,7 @@ async fn clients_come_with_and_without_a_certificate() {
     let svid = store.subscribe(&identity).unwrap().borrow().clone();
     let (seen, _) =
         connect(&config, &mk_client(&root, Some((&svid.chain_pem, &svid.key_pem))), NAME).await.unwrap();
-    assert_eq!(peer_cert::identity(&seen.unwrap()[0]).unwrap(), identity);
+    assert_eq!(PeerCertificate::new(&seen.unwrap()).identity().unwrap().unwrap(), &identity);
 }
 
 #[tokio::test]

@@ -1,15 +1,15 @@
 use landbridge_proto::service::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use prost_types::{Struct, Value};
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request};
 
 use super::*;
 use crate::authn::dev_issuer::{DevIssuer, Subject};
 use crate::ca::cert::Cert;
 use crate::ca::server_cert::server_config;
 use crate::ca::svid::SvidStore;
-use crate::ca::testing::{Root, mk_root, mk_watched};
+use crate::ca::testing::{Root, mk_root, mk_rsa_authority, mk_watched};
 use crate::grpc::Router;
 use crate::model::identity::Spiffe;
 use crate::xds::listener::{ConnectionSettings, serve};
@@ -19,7 +19,7 @@ const NAME: &str = "istiod.istio-system.svc";
 /// The service behind real TLS on a local port, and all that a client needs.
 struct World {
     _dir: tempfile::TempDir,
-    _sender: watch::Sender<Arc<Authority>>,
+    sender: watch::Sender<Arc<Authority>>,
     authority: watch::Receiver<Arc<Authority>>,
     issuer: DevIssuer,
     root: Root,
@@ -45,10 +45,11 @@ async fn in_world<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = server_config(authority.clone(), &[NAME.to_owned()]).unwrap();
-    let routes = Router::new(tonic::service::Routes::new(service.into_server()));
+    let mut router = Router::new(tonic::service::Routes::default());
+    service.mount(&mut router);
     let server =
-        serve(listener, Some(config), routes, ConnectionSettings::default(), CancellationToken::new());
-    let world = World { _dir: dir, _sender: sender, authority, issuer, root, address, metrics };
+        serve(listener, Some(config), router, ConnectionSettings::default(), CancellationToken::new());
+    let world = World { _dir: dir, sender, authority, issuer, root, address, metrics };
     tokio::select! {
         () = server => unreachable!("never shut down"),
         () = story(world) => {}
@@ -147,6 +148,39 @@ async fn a_certificate_is_renewed_with_itself() {
     .await;
 }
 
+/// On one thread: while the certificates are signed, others get their turn.
+#[tokio::test]
+async fn an_rsa_authority_signs_beside_what_is_served() {
+    in_world(async |world| {
+        world.sender.send_replace(mk_rsa_authority(&world.root, "rsa"));
+        let client = world.client(None).await;
+        let ask = || {
+            let (mut client, request) = (client.clone(), world.request(mk_message(0)));
+            async move { client.create_certificate(request).await.unwrap().into_inner().cert_chain }
+        };
+        let signing = futures::future::join_all((0..20).map(|_| ask()));
+        let turns = async {
+            let mut turns = 0;
+            loop {
+                tokio::task::yield_now().await;
+                turns += 1;
+                if world.metrics.issued.get() >= 20 {
+                    return turns;
+                }
+            }
+        };
+        let (chains, turns) = tokio::join!(signing, turns);
+        assert!(turns > 100, "{turns} turns in which nobody signed");
+        for chain in chains {
+            let certs: Vec<_> =
+                chain.iter().map(|pem| Cert::all_from_pem(pem.as_bytes()).unwrap().remove(0)).collect();
+            assert_eq!(certs[1].key_type, "RSA 2048");
+            assert!(certs[0].is_signed_by(&certs[1]) && certs[1].is_signed_by(&certs[2]));
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn refusals_have_the_code_that_agents_understand_and_a_reason() {
     in_world(async |world| {
@@ -168,7 +202,7 @@ async fn refusals_have_the_code_that_agents_understand_and_a_reason() {
                 "CSR refused: expected one PEM block",
             ),
             (with(|m| m.csr = "x".repeat(20_000)), Code::InvalidArgument, "more than the 16384"),
-            (with(|m| m.csr = "x".repeat(100_000)), Code::OutOfRange, "too large"),
+            (with(|m| m.csr = "x".repeat(100_000)), Code::ResourceExhausted, "too large"),
             (
                 with(|m| m.validity_duration = 2160 * 3600 + 1),
                 Code::InvalidArgument,
