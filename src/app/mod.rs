@@ -2,6 +2,7 @@
 //! live as long as the process.
 
 mod authenticate;
+mod cgroup;
 mod secrets;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use prometheus_client::registry::Registry;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
@@ -47,6 +48,7 @@ use crate::{
         Access,
         listener::{self, ConnectionSettings},
         metrics::Metrics as XdsMetrics,
+        overload::{Bounds, Overload},
         server::{self, Context, Settings as XdsSettings},
         status::Streams,
     },
@@ -89,6 +91,10 @@ pub struct Config {
     pub domain: String,
     /// Connections are asked to move on after about this long.
     pub max_connection_age: Duration,
+    /// New streams are refused above this many bytes of resident memory. None: nine tenths of the cgroup's limit.
+    pub memory_limit: Option<u64>,
+    /// Above this many streams, some are asked to connect elsewhere.
+    pub max_streams: Option<usize>,
     /// How long streams have at the end.
     pub shutdown_duration: Duration,
 }
@@ -156,11 +162,13 @@ pub async fn serve(config: Config) -> Result<()> {
     let authenticator = Arc::new(authenticator(&config, &trust_domain)?);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
 
+    let overload = Arc::new(Overload::new(bounds(&config), xds_metrics.clone()));
     let context = Arc::new(Context {
         attacher,
         secrets: Arc::new(secrets::WorkloadSecrets(svids)),
         streams,
         metrics: xds_metrics,
+        overload: overload.clone(),
         settings: XdsSettings::default(),
     });
     let settings = ConnectionSettings {
@@ -180,8 +188,9 @@ pub async fn serve(config: Config) -> Result<()> {
     let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
 
     let mut servers = JoinSet::new();
-    servers.spawn(listener::serve(sockets.grpc, None, plain, settings, drain.clone()));
-    servers.spawn(listener::serve(sockets.secure_grpc, Some(tls), secure, settings, drain.clone()));
+    servers.spawn(listener::serve(sockets.grpc, None, plain, settings, overload.clone(), drain.clone()));
+    let (secure_grpc, stop) = (sockets.secure_grpc, drain.clone());
+    servers.spawn(listener::serve(secure_grpc, Some(tls), secure, settings, overload, stop));
     ready.send_replace(true);
     info!(cluster = %config.cluster_id, grpc = %config.grpc_addr, secure_grpc = %config.secure_grpc_addr,
         monitoring = %config.monitoring_addr, elapsed = ?started.elapsed(), "serving");
@@ -200,6 +209,14 @@ pub async fn serve(config: Config) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Without a limit of its own, the process leaves a tenth of what the system gives it.
+fn bounds(config: &Config) -> Bounds {
+    let given = || cgroup::memory_limit().map(|bytes| bytes / 10 * 9);
+    let memory_bytes = config.memory_limit.or_else(given);
+    info!(memory_bytes, streams = config.max_streams, "bounds");
+    Bounds { memory_bytes, streams: config.max_streams }
 }
 
 fn options(config: &Config) -> Options {
@@ -277,7 +294,7 @@ struct Sockets {
 impl Sockets {
     async fn bind(config: &Config) -> Result<Self> {
         let bind = async |flag: &str, address: SocketAddr| {
-            TcpListener::bind(address).await.with_context(|| {
+            listen(address).with_context(|| {
                 format!(
                     "cannot listen on {address} (--{flag}): end what uses the port, or choose another address"
                 )
@@ -290,6 +307,17 @@ impl Sockets {
             monitoring: bind("monitoring-addr", config.monitoring_addr).await?,
         })
     }
+}
+
+/// When a server starts, all its proxies come at once. What the backlog cannot hold comes again after a second, then
+/// after three.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Tasks that live as long as the process; one that ends is an error.

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bootstrap;
+mod bytes;
 pub mod ca;
 pub mod duration;
 pub mod endpoints;

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
-use super::duration;
+use super::{bytes, duration};
 use crate::{
     app::{self, Config, FileCluster},
     model::ClusterId,
@@ -68,6 +68,13 @@ pub struct ServeArgs {
     /// A connection is asked to move on after this long, give or take a tenth.
     #[arg(long, env = "LANDBRIDGE_MAX_CONNECTION_AGE", default_value = "30m", value_parser = duration::parse_positive)]
     keepalive_max_server_connection_age: Duration,
+    /// New streams are told to come again later while more memory than this is in use, such as 512Mi. Without it: nine
+    /// tenths of what the cgroup allows.
+    #[arg(long, env = "LANDBRIDGE_MEMORY_LIMIT", value_parser = bytes::parse)]
+    memory_limit: Option<u64>,
+    /// While there are more streams than this, some are asked to connect to another replica.
+    #[arg(long, env = "LANDBRIDGE_MAX_STREAMS")]
+    max_streams: Option<usize>,
     /// At the end, streams are given this long to go elsewhere.
     #[arg(long, env = "LANDBRIDGE_SHUTDOWN_DURATION", default_value = "10s", value_parser = duration::parse)]
     shutdown_duration: Duration,
@@ -112,6 +119,8 @@ impl ServeArgs {
             failover_by_default,
             domain,
             keepalive_max_server_connection_age,
+            memory_limit,
+            max_streams,
             shutdown_duration,
             log_format,
             log_level,
@@ -157,6 +166,8 @@ impl ServeArgs {
             failover_by_default,
             domain,
             max_connection_age: keepalive_max_server_connection_age,
+            memory_limit,
+            max_streams,
             shutdown_duration,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()

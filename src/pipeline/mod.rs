@@ -148,8 +148,8 @@ impl Pipeline {
     /// Runs until every sender of changes and commands is gone.
     pub async fn run(mut self) {
         loop {
+            // Whoever is chosen: neither a storm of proxies nor a flood of changes makes the other wait.
             tokio::select! {
-                biased;
                 Some(inspection) = self.inspections.recv() => inspection(&self.state),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(batch) = self.changes.recv() => self.on_batch(batch),

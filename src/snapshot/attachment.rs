@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{ResourceType, Snapshot, Version};
 use crate::model::node::Proxy;
@@ -49,11 +49,21 @@ pub type ClassReceiver = watch::Receiver<Arc<Snapshot>>;
 #[error("the control plane is shutting down; connect again, to another replica if there is one")]
 pub struct Closed;
 
+/// So many streams may wait for the pipeline at once; the others wait for one of them. A server that starts meets all
+/// its proxies in a second, and changes must not stand behind thousands of them.
+const TURNS: usize = 64;
+
 /// Where streams attach.
 #[derive(Clone, Debug)]
 pub struct Attacher {
     commands: mpsc::UnboundedSender<Command>,
-    next: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    next: AtomicU64,
+    turns: Semaphore,
 }
 
 /// A stream's hold on the pipeline.
@@ -68,15 +78,18 @@ pub struct Attachment {
 // === impl Attacher ===
 
 impl Attacher {
-    /// Also returns what the pipeline reads. Unbounded, because each stream has at most a few commands under way.
+    /// Also returns what the pipeline reads. Its length is bounded without a limit: a stream has its turn to attach,
+    /// detaches once, and reports what it refused of what it was sent.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Command>) {
         let (commands, receiver) = mpsc::unbounded_channel();
-        (Self { commands, next: Arc::default() }, receiver)
+        let shared = Shared { next: AtomicU64::new(0), turns: Semaphore::new(TURNS) };
+        (Self { commands, shared: Arc::new(shared) }, receiver)
     }
 
     /// Attaches a proxy; returns when the pipeline has a snapshot for it.
     pub async fn attach(&self, proxy: Arc<Proxy>) -> Result<Attachment, Closed> {
-        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let _turn = self.shared.turns.acquire().await.map_err(|_| Closed)?;
+        let id = StreamId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command::Attach(id, proxy, answer)).map_err(|_| Closed)?;
         let mut class = answered.await.map_err(|_| Closed)?;

@@ -51,6 +51,14 @@ impl Connections {
         self.open.lock().len()
     }
 
+    /// Asks some of them to end; returns how many, if so many were not asked before.
+    pub fn shed(&self, count: usize) -> usize {
+        let open = self.open.lock();
+        // A map's order is as good as chance.
+        let others = open.values().filter(|connection| !connection.closing.is_cancelled());
+        others.take(count).map(|connection| connection.closing.cancel()).count()
+    }
+
     /// Asks all of them to end.
     pub fn close(&self) {
         self.open.lock().values().for_each(|connection| connection.closing.cancel());

@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -14,19 +15,20 @@ use futures::FutureExt;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::Rng;
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     auth::Peer,
     connections::{Connection, Connections, Open},
+    overload::Overload,
 };
 use crate::{authn::PeerCertificate, grpc::Router};
 
@@ -46,6 +48,8 @@ pub struct ConnectionSettings {
     pub keepalive_timeout: Duration,
     /// For how long a client may read nothing while something waits for it.
     pub send_timeout: Duration,
+    /// How often connections are asked to go elsewhere while there are too many streams.
+    pub shed_interval: Duration,
     /// Streams at once on one connection.
     pub max_streams: u32,
 }
@@ -59,6 +63,7 @@ impl Default for ConnectionSettings {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(60),
+            shed_interval: Duration::from_secs(10),
             max_streams: 100_000,
         }
     }
@@ -71,13 +76,14 @@ pub async fn serve(
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     settings: ConnectionSettings,
+    overload: Arc<Overload>,
     shutdown: CancellationToken,
 ) {
-    let tls = tls.map(|config| TlsAcceptor::from(with_alpn(config)));
+    let tls = tls.map(with_alpn);
     let connections = Arc::new(Connections::default());
     let tasks = TaskTracker::new();
-    let mut look = interval((settings.send_timeout / 4).clamp(Duration::from_millis(10), SECOND));
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = ticks((settings.send_timeout / 4).clamp(Duration::from_millis(10), SECOND));
+    let mut shed = ticks(settings.shed_interval);
     let mut keys = 0..;
     loop {
         let accepted = tokio::select! {
@@ -91,12 +97,20 @@ pub async fn serve(
                 }
                 continue;
             }
+            _ = shed.tick() => {
+                let count = connections.shed(overload.shed(connections.len()));
+                if count > 0 {
+                    overload.was_shed(count);
+                    info!(connections = count, "too many streams: asked some to connect elsewhere");
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match (accepted, keys.next()) {
             (Ok((socket, address)), Some(key)) => {
-                let accepted =
-                    Accepted { address, settings, router: router.clone(), open: connections.open(key) };
+                let (router, overload, open) = (router.clone(), overload.clone(), connections.open(key));
+                let accepted = Accepted { address, settings, router, overload, open };
                 tasks.spawn(accepted.accept(socket, tls.clone()));
             }
             // Out of file descriptors, or the client was gone before we looked: neither is a reason to stop.
@@ -119,6 +133,12 @@ pub async fn serve(
 
 const SECOND: Duration = Duration::from_secs(1);
 
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// gRPC clients other than Envoy insist on ALPN.
 fn with_alpn(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     if !config.alpn_protocols.is_empty() {
@@ -133,17 +153,18 @@ struct Accepted {
     address: SocketAddr,
     settings: ConnectionSettings,
     router: Router,
+    overload: Arc<Overload>,
     open: Open,
 }
 
 impl Accepted {
-    async fn accept(self, socket: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn accept(self, socket: TcpStream, tls: Option<Arc<ServerConfig>>) {
         let address = self.address;
         // Frames are small and somebody waits for each.
         let _ = socket.set_nodelay(true);
         let result = match tls {
             None => self.serve(socket, None).await,
-            Some(acceptor) => match self.handshake(socket, acceptor).await {
+            Some(config) => match self.handshake(socket, config).await {
                 Ok(Some((stream, certificate))) => self.serve(stream, Some(certificate)).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
@@ -155,9 +176,9 @@ impl Accepted {
     }
 
     /// None: the server ends.
-    async fn handshake(&self, socket: TcpStream, acceptor: TlsAcceptor) -> io::Result<Option<Secured>> {
+    async fn handshake(&self, socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<Secured>> {
         // Boxed, as it is large and over soon, while the task that waits for it lives as long as the connection.
-        let handshake = Box::pin(timeout(self.settings.handshake, acceptor.accept(socket)));
+        let handshake = Box::pin(timeout(self.settings.handshake, self.secure(socket, config)));
         let stream = tokio::select! {
             () = self.open.connection.closing.cancelled() => return Ok(None),
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
@@ -167,6 +188,19 @@ impl Accepted {
         Ok(Some((stream, certificate)))
     }
 
+    /// What takes long waits for its turn; what the client takes long for does not.
+    async fn secure(&self, socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let turn = self.overload.handshake().await;
+        let mut accept = hello.into_stream(config);
+        let answered = futures::poll!(&mut accept);
+        drop(turn);
+        match answered {
+            Poll::Ready(done) => done,
+            Poll::Pending => accept.await,
+        }
+    }
+
     /// `certificate`: the client's, or that it has none; on an encrypted connection.
     fn serve(
         self,
@@ -174,7 +208,7 @@ impl Accepted {
         certificate: Option<PeerCertificate>,
     ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
         Box::pin(async move {
-            let Self { address, settings, router, open } = self;
+            let Self { address, settings, router, open, .. } = self;
             let peer = Peer {
                 address,
                 tls: certificate.is_some(),
@@ -192,6 +226,9 @@ impl Accepted {
                 .keep_alive_interval(settings.keepalive_interval)
                 .keep_alive_timeout(settings.keepalive_timeout)
                 .max_concurrent_streams(settings.max_streams)
+                .max_send_buf_size(SEND_BUFFER)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .serve_connection(TokioIo::new(io), service);
             let mut connection = pin!(connection);
             let Connection { closing, abort, .. } = &*open.connection;
@@ -218,6 +255,13 @@ impl Accepted {
         })
     }
 }
+
+/// What is kept of a stream for a client that does not read: this, and at most one chunk more. Most of it is shared.
+const SEND_BUFFER: usize = 64 * 1024;
+/// What a client may send before we have read it, on a stream and in all. A proxy's largest request, the names of a
+/// thousand clusters, is half of this.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// An encrypted connection, and the client's certificates.
 type Secured = (TlsStream<TcpStream>, PeerCertificate);

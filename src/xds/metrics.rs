@@ -46,6 +46,7 @@ pub struct Metrics {
     refused_streams: Family<ReasonLabel, Count>,
     withheld: Family<ReasonLabel, Count>,
     ignored: Count,
+    shed: Count,
     size: Family<TypeLabel, Histogram>,
     convergence: Histogram,
     acked: Family<TypeLabel, Histogram>,
@@ -72,6 +73,7 @@ impl Metrics {
             refused_streams: Family::default(),
             withheld: Family::default(),
             ignored: Count::default(),
+            shed: Count::default(),
             size: Family::new_with_constructor(bytes),
             convergence: seconds(),
             acked: Family::new_with_constructor(seconds),
@@ -94,6 +96,11 @@ impl Metrics {
             "landbridge_xds_ignored_types",
             "Types that were asked for and are not served",
             new.ignored.clone(),
+        );
+        registry.register(
+            "landbridge_xds_shed_connections",
+            "Connections that were asked to go elsewhere because there are too many streams",
+            new.shed.clone(),
         );
         registry.register_with_unit(
             "pilot_xds_config_size",
@@ -152,6 +159,10 @@ impl Metrics {
 
     pub(super) fn withheld(&self, reason: &'static str) {
         self.withheld.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(super) fn shed(&self, connections: usize) {
+        self.shed.inc_by(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     pub(super) fn ignored_type(&self) {

@@ -17,6 +17,7 @@ pub mod metrics;
 mod nack;
 pub mod node;
 mod order;
+pub mod overload;
 mod payload;
 mod placeholder;
 mod rate;

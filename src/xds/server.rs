@@ -13,6 +13,7 @@ use super::{
     Limits,
     auth::{Access, Peer, Proven},
     metrics::Metrics,
+    overload::Overload,
     rate::Rate,
     secrets::SecretProvider,
     status::Streams,
@@ -62,6 +63,8 @@ pub struct Context {
     pub streams: Arc<Streams>,
     /// Where they are counted.
     pub metrics: Metrics,
+    /// How many of them there may be.
+    pub overload: Arc<Overload>,
     /// How they are treated.
     pub settings: Settings,
 }
@@ -127,6 +130,8 @@ impl Service {
         let Some(peer) = head.extensions.get::<Peer>().cloned() else {
             return Err(Status::internal("the connection did not come through landbridge's listener"));
         };
+        // The connection itself takes memory, too.
+        let admitted = self.context.overload.admit().inspect_err(|_| peer.connection.closing.cancel())?;
         let proven = match &self.access {
             Access::Anonymous => Proven::plaintext(),
             Access::Authenticated(authenticator) => {
@@ -146,7 +151,7 @@ impl Service {
         );
         let requests = Messages::new(&head.headers, body, grpc::MAX_REQUEST_BYTES);
         let (pace, patience) = (peer.connection.call(), grpc::timeout(&head.headers));
-        let caller = Caller { peer, proven };
+        let caller = Caller { peer, proven, admitted };
         Ok(grpc::streaming(pace, patience, |out| {
             stream::run::<W>(self.context, scope, caller, requests, out).instrument(span)
         }))

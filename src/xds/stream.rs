@@ -15,6 +15,7 @@ use super::{
     Frame, Heard, Kind, Session,
     auth::{Peer, Proven},
     node,
+    overload::Admitted,
     payload::Payload,
     secrets::Secrets,
     server::Context,
@@ -52,6 +53,8 @@ pub struct Caller {
     pub peer: Peer,
     /// Who it has proved to be.
     pub proven: Proven,
+    /// Its place among all streams.
+    pub admitted: Admitted,
 }
 
 /// Serves one stream until it ends, and tells the client why if that was not its own doing. Dropped when the client is
@@ -165,6 +168,7 @@ struct Stream<W> {
     /// Whether the session may have a frame.
     dirty: bool,
     _counted: super::metrics::ConnectedGuard,
+    _admitted: Admitted,
     wire: std::marker::PhantomData<fn(W)>,
 }
 
@@ -176,7 +180,7 @@ impl<W: Wire> Stream<W> {
         first: &W::Request,
     ) -> Result<Self, Status> {
         let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
-        let Caller { peer, proven } = caller;
+        let Caller { peer, proven, admitted } = caller;
         let (attachment, connected, snapshot) = match scope {
             // A secret belongs to an identity, whatever the node says.
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
@@ -206,6 +210,7 @@ impl<W: Wire> Stream<W> {
             ignored: BTreeSet::new(),
             dirty: false,
             _counted: context.metrics.connected(W::PROTOCOL),
+            _admitted: admitted,
             wire: std::marker::PhantomData,
             context,
         })

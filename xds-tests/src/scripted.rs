@@ -21,6 +21,7 @@ use landbridge::{
         Access, Authenticate, Kind, Peer,
         listener::{self, ConnectionSettings},
         metrics::Metrics,
+        overload::{Bounds, Overload},
         secrets::{Secret, SecretProvider},
         server::{self, Context, Settings},
         status::Streams,
@@ -66,6 +67,8 @@ pub struct Options {
     pub authenticated: bool,
     /// How streams are treated.
     pub settings: Settings,
+    /// How many streams there may be.
+    pub bounds: Bounds,
     /// How connections are treated.
     pub connections: ConnectionSettings,
 }
@@ -89,12 +92,15 @@ impl Server {
             }
         });
         let mut metrics = prometheus_client::registry::Registry::default();
+        let counters = Metrics::register(&mut metrics);
+        let overload = Arc::new(Overload::new(options.bounds, counters.clone()));
         let (streams, secrets) = (Arc::new(Streams::default()), Arc::new(Secrets::default()));
         let context = Context {
             attacher,
             secrets: secrets.clone(),
             streams: streams.clone(),
-            metrics: Metrics::register(&mut metrics),
+            metrics: counters,
+            overload: overload.clone(),
             settings: options.settings,
         };
         let access = match options.authenticated {
@@ -105,7 +111,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shutdown = CancellationToken::new();
-        let serving = listener::serve(listener, None, router, options.connections, shutdown.clone());
+        let serving =
+            listener::serve(listener, None, router, options.connections, overload, shutdown.clone());
         Self {
             address,
             streams,

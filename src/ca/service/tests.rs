@@ -12,7 +12,11 @@ use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_root, mk_rsa_authority, mk_watched};
 use crate::grpc::Router;
 use crate::model::identity::Spiffe;
-use crate::xds::listener::{ConnectionSettings, serve};
+use crate::xds::{
+    listener::{ConnectionSettings, serve},
+    metrics::Metrics,
+    overload::{Bounds, Overload},
+};
 
 const NAME: &str = "istiod.istio-system.svc";
 
@@ -47,8 +51,10 @@ async fn in_world<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
     let config = server_config(authority.clone(), &[NAME.to_owned()]).unwrap();
     let mut router = Router::new(tonic::service::Routes::default());
     service.mount(&mut router);
-    let server =
-        serve(listener, Some(config), router, ConnectionSettings::default(), CancellationToken::new());
+    let counters = Metrics::register(&mut prometheus_client::registry::Registry::default());
+    let overload = Arc::new(Overload::new(Bounds::default(), counters));
+    let settings = ConnectionSettings::default();
+    let server = serve(listener, Some(config), router, settings, overload, CancellationToken::new());
     let world = World { _dir: dir, sender, authority, issuer, root, address, metrics };
     tokio::select! {
         () = server => unreachable!("never shut down"),
