@@ -19,17 +19,20 @@ mod peer_authentication;
 mod pod;
 mod service;
 mod service_account;
+mod strings;
 #[cfg(test)]
 mod tests;
 
+pub mod watched;
 mod wire;
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use self::finding::{Finding, Invalid, Result, Warnings};
+use self::strings::Strings;
 use crate::model::{ClusterId, Kind, Object, ObjectKey};
 
 /// What a conversion needs to know beside the object.
@@ -113,11 +116,14 @@ fn object(
             Object::ServiceAccount(Arc::new(service_account::convert(key, typed(value)?)))
         }
         Kind::Service => Object::Service(Arc::new(service::convert(key, typed(value)?, warnings)?)),
-        Kind::Pod => Object::Pod(Arc::new(pod::convert(key, typed(value)?)?)),
-        Kind::EndpointSlice => match endpoint_slice::convert(key, typed(value)?, warnings)? {
-            Some(slice) => Object::EndpointSlice(Arc::new(slice)),
-            None => return Ok(None),
-        },
+        Kind::Pod => Object::Pod(Arc::new(pod::convert(key, borrowed(&value)?, &mut Strings::default())?)),
+        Kind::EndpointSlice => {
+            let wire = borrowed(&value)?;
+            match endpoint_slice::convert(key, wire, &mut Strings::default(), warnings)? {
+                Some(slice) => Object::EndpointSlice(Arc::new(slice)),
+                None => return Ok(None),
+            }
+        }
         Kind::MeshConfig => Object::MeshConfig(Arc::new(config_map::convert(typed(value)?, warnings)?)),
         Kind::Gateway => Object::Gateway(Arc::new(gateway::convert(key, typed(value)?)?)),
         Kind::DestinationRule => Object::DestinationRule(Arc::new(destination_rule::convert(
@@ -174,17 +180,28 @@ fn recognise(api_version: &str, kind: &str) -> Recognised {
 
 fn identity(cluster: &ClusterId, kind: Kind, value: &Value) -> Result<ObjectKey> {
     let field = |name: &str| value.get("metadata").and_then(|m| m.get(name)).and_then(Value::as_str);
-    let name = field("name").ok_or_else(|| missing("metadata.name"))?;
+    key(cluster, kind, field("namespace"), field("name"), &mut Strings::default())
+}
+
+/// An object's identity by what its metadata says.
+fn key(
+    cluster: &ClusterId,
+    kind: Kind,
+    namespace: Option<&str>,
+    name: Option<&str>,
+    strings: &mut Strings,
+) -> Result<ObjectKey> {
+    let name = name.ok_or_else(|| missing("metadata.name"))?;
     check::dns_name("metadata.name", name)?;
     let namespace = match kind {
         Kind::Namespace | Kind::Node => "",
         // kubectl puts an object without a namespace there.
-        _ => field("namespace").unwrap_or("default"),
+        _ => namespace.unwrap_or("default"),
     };
     if !namespace.is_empty() {
         check::dns_name("metadata.namespace", namespace)?;
     }
-    Ok(ObjectKey { cluster: cluster.clone(), kind, namespace: namespace.into(), name: name.into() })
+    Ok(ObjectKey { cluster: cluster.clone(), kind, namespace: strings.get(namespace), name: name.into() })
 }
 
 /// The items of a list; those of a typed list (`ServiceList`) need not repeat what they are.
@@ -207,9 +224,16 @@ fn missing(field: &str) -> Invalid {
 
 /// Reads a wire struct; an error names the field.
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        Invalid::new(field, error.into_inner().to_string(), "correct the field, and check the indentation")
-    })
+    serde_path_to_error::deserialize(value).map_err(at_path)
+}
+
+/// The same for one that borrows.
+fn borrowed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(at_path)
+}
+
+fn at_path(error: serde_path_to_error::Error<serde_json::Error>) -> Invalid {
+    let path = error.path().to_string();
+    let field = if path == "." { String::new() } else { path };
+    Invalid::new(field, error.into_inner().to_string(), "correct the field, and check the indentation")
 }

@@ -1,6 +1,6 @@
 //! Scalars as people and API servers write them: numbers as text, text as numbers, Go durations.
 
-use std::{collections::BTreeMap, fmt, ops::Deref, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -9,6 +9,10 @@ use crate::model::Labels;
 /// Text; numbers and booleans are taken as what was written (`version: 1` in labels).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text(pub Arc<str>);
+
+/// The same, borrowed from the JSON where that is possible: kinds that come by the hundred thousand are read with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Str<'a>(pub Cow<'a, str>);
 
 /// An integer; protobuf's JSON also allows `"100"` and `100.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,17 +129,88 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A list that may be null, as API servers write an empty one.
+pub fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+// === impl Str ===
+
+impl Deref for Str<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(Self(match Scalar::deserialize(d)? {
+            Scalar::Text(text) => text,
+            Scalar::Bool(value) => value.to_string().into(),
+            Scalar::Int(value) => value.to_string().into(),
+            Scalar::Real(value) => value.to_string().into(),
+        }))
+    }
+}
+
+// === impl Scalar ===
+
 /// Any scalar.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a single value, not a list or a map")]
-enum Scalar {
+enum Scalar<'a> {
     Bool(bool),
     Int(i64),
     Real(f64),
-    Text(String),
+    Text(Cow<'a, str>),
 }
 
-impl fmt::Display for Scalar {
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> de::Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a single value, not a list or a map")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        #[allow(clippy::cast_precision_loss)]
+        Ok(i64::try_from(value).map_or(Scalar::Real(value as f64), Scalar::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Real(value))
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(value)))
+    }
+}
+
+impl fmt::Display for Scalar<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bool(value) => write!(f, "{value}"),

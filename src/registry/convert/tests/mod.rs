@@ -1,6 +1,7 @@
 mod destination_rule;
 mod istio;
 mod kubernetes;
+mod watched;
 
 use std::{fmt::Debug, sync::Arc};
 
