@@ -146,10 +146,13 @@ impl Index {
         }
         delta.proxies.pods.extend(touched.pods);
         delta.proxies.all |= touched.proxies;
+        delta.proxies.all |= delta.everything;
         // Which attributes of a proxy matter may itself have changed.
-        let discriminators = self.discriminate();
-        delta.proxies.all |= delta.everything || self.discriminators != discriminators;
-        self.discriminators = discriminators;
+        if std::mem::take(&mut self.counts.moved) || touched.rules || delta.everything {
+            let discriminators = self.discriminate();
+            delta.proxies.all |= self.discriminators != discriminators;
+            self.discriminators = discriminators;
+        }
         delta
     }
 

@@ -37,6 +37,8 @@ pub struct Counts {
     pub spanning: i64,
     /// Visible to some namespaces only: how many per namespace.
     pub private: BTreeMap<Arc<str>, i64>,
+    /// Which attributes matter may have changed since this was last taken.
+    pub moved: bool,
 }
 
 /// Which attributes of a proxy matter at present. When this changes, every proxy's views are derived again.
@@ -55,14 +57,18 @@ impl Counts {
     /// Counts a service in (1) or out (-1).
     pub fn service(&mut self, service: Option<&Service>, by: i64) {
         let Some(service) = service else { return };
+        let before = (self.node_local > 0, self.spanning > 0);
         self.node_local += if service.node_local { by } else { 0 };
         self.spanning += if service.sources.len() > 1 { by } else { 0 };
+        self.moved |= before != (self.node_local > 0, self.spanning > 0);
         if let ExportTo::Namespaces(names) = &service.export_to {
             for name in names {
                 let count = self.private.entry(name.clone()).or_default();
+                self.moved |= *count == 0;
                 *count += by;
                 if *count == 0 {
                     self.private.remove(name);
+                    self.moved = true;
                 }
             }
         }
@@ -70,7 +76,9 @@ impl Counts {
 
     /// A service's endpoints come to be in several localities, or cease to.
     pub fn spans(&mut self, before: bool, after: bool) {
+        let some = self.spanning > 0;
         self.spanning += i64::from(after) - i64::from(before);
+        self.moved |= some != (self.spanning > 0);
     }
 }
 

@@ -8,10 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    Layers, Totals,
-    units::{LayerKey, layers_of},
-};
+use super::{Layers, Totals, layers::LayerId, units::layers_of};
 use crate::{
     index::{Index, delta::AffectedProxies},
     model::node::Proxy,
@@ -37,7 +34,7 @@ pub struct Classes {
 #[derive(Debug)]
 struct Class {
     views: ProxyViews,
-    layers: Vec<LayerKey>,
+    layers: Vec<(ResourceType, LayerId)>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     streams: usize,
 }
@@ -164,13 +161,11 @@ impl Classes {
         }
         let id = ClassId(self.next);
         self.next += 1;
-        let keys = layers_of(&views);
-        for key in &keys {
-            layers.join(key, id, index, totals);
-        }
-        let (snapshots, _) = watch::channel(Arc::new(snapshot(&keys, layers, self.epoch, Instant::now())));
+        let keys = layers_of(&views).into_iter();
+        let joined: Vec<_> = keys.map(|key| (key.kind(), layers.join(&key, id, index, totals))).collect();
+        let (snapshots, _) = watch::channel(Arc::new(snapshot(&joined, layers, self.epoch, Instant::now())));
         self.by_views.insert(views.clone(), id);
-        self.classes.insert(id, Class { views, layers: keys, snapshots, streams: 1 });
+        self.classes.insert(id, Class { views, layers: joined, snapshots, streams: 1 });
         id
     }
 
@@ -181,8 +176,8 @@ impl Classes {
             && let Some(class) = self.classes.remove(&id)
         {
             self.by_views.remove(&class.views);
-            for key in &class.layers {
-                layers.leave(key, id);
+            for (_, layer) in class.layers {
+                layers.leave(layer, id);
             }
         }
     }
@@ -193,9 +188,10 @@ impl Classes {
     }
 }
 
-fn snapshot(keys: &[LayerKey], layers: &Layers, epoch: u64, event: Instant) -> Snapshot {
+fn snapshot(joined: &[(ResourceType, LayerId)], layers: &Layers, epoch: u64, event: Instant) -> Snapshot {
     let of = |kind: ResourceType| {
-        Resources::new(keys.iter().filter(|key| key.kind() == kind).map(|key| layers.set(key)).collect())
+        let of_kind = joined.iter().filter(|(layer, _)| *layer == kind);
+        Resources::new(of_kind.map(|(_, id)| layers.set(*id)).collect())
     };
     Snapshot {
         epoch,

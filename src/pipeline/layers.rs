@@ -1,6 +1,10 @@
 //! All layers, and the resources that proxies refused.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use tracing::warn;
 
@@ -8,7 +12,7 @@ use super::{
     Totals,
     classes::ClassId,
     layer::{Layer, Quarantine},
-    units::{LayerKey, Unit},
+    units::{Concern, LayerKey},
 };
 use crate::{
     index::{Delta, Index},
@@ -22,10 +26,18 @@ const MAX_REJECTIONS: usize = 1_000;
 /// All layers in use.
 #[derive(Debug, Default)]
 pub struct Layers {
-    layers: HashMap<LayerKey, Layer>,
+    ids: HashMap<LayerKey, LayerId>,
+    slots: BTreeMap<LayerId, (LayerKey, Layer)>,
+    /// By what makes them dirty: a change looks at the layers that it may concern, not at all.
+    by_concern: HashMap<Concern, BTreeSet<LayerId>>,
+    next: u64,
     quarantine: Quarantine,
     rejections: Vec<Rejection>,
 }
+
+/// A layer, for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerId(u64);
 
 /// A resource that a proxy refused, for people.
 #[derive(Clone, Debug)]
@@ -40,49 +52,72 @@ pub struct Rejection {
 
 impl Layers {
     /// Makes sure that a class's layer is there and built.
-    pub fn join(&mut self, key: &LayerKey, class: ClassId, index: &Index, totals: &mut Totals) {
-        if !self.layers.contains_key(key) {
+    pub fn join(&mut self, key: &LayerKey, class: ClassId, index: &Index, totals: &mut Totals) -> LayerId {
+        let id = self.ids.get(key).copied().unwrap_or_else(|| {
+            let id = LayerId(self.next);
+            self.next += 1;
             let mut layer = Layer::default();
             layer.build_all(key, index, &self.quarantine, totals);
-            self.layers.insert(key.clone(), layer);
-        }
-        if let Some(layer) = self.layers.get_mut(key) {
+            for concern in key.concerns() {
+                self.by_concern.entry(concern).or_default().insert(id);
+            }
+            self.ids.insert(key.clone(), id);
+            self.slots.insert(id, (key.clone(), layer));
+            id
+        });
+        if let Some((_, layer)) = self.slots.get_mut(&id) {
             layer.classes.insert(class);
         }
+        id
     }
 
     /// The class does not need the layer any more.
-    pub fn leave(&mut self, key: &LayerKey, class: ClassId) {
-        if let Some(layer) = self.layers.get_mut(key) {
-            layer.classes.remove(&class);
-            if layer.classes.is_empty() {
-                self.layers.remove(key);
+    pub fn leave(&mut self, id: LayerId, class: ClassId) {
+        let Entry::Occupied(mut slot) = self.slots.entry(id) else { return };
+        let (_, layer) = slot.get_mut();
+        layer.classes.remove(&class);
+        if !layer.classes.is_empty() {
+            return;
+        }
+        let (key, _) = slot.remove();
+        self.ids.remove(&key);
+        for concern in key.concerns() {
+            if let Some(ids) = self.by_concern.get_mut(&concern) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_concern.remove(&concern);
+                }
             }
         }
     }
 
     /// What a layer publishes.
-    pub fn set(&self, key: &LayerKey) -> ResourceSet {
-        self.layers.get(key).map(|l| l.set.clone()).unwrap_or_default()
+    pub fn set(&self, id: LayerId) -> ResourceSet {
+        self.slots.get(&id).map(|(_, layer)| layer.set.clone()).unwrap_or_default()
     }
 
     /// Every layer, with what it publishes.
     pub fn iter(&self) -> impl Iterator<Item = (&LayerKey, &Layer)> {
-        self.layers.iter()
+        self.slots.values().map(|(key, layer)| (key, layer))
     }
 
     /// Builds what a change made dirty; returns the classes that see something new.
     pub fn rebuild(&mut self, index: &Index, delta: &Delta, totals: &mut Totals) -> Vec<ClassId> {
         let mut touched = Vec::new();
-        for (key, layer) in &mut self.layers {
-            let changed = if delta.everything {
-                layer.build_all(key, index, &self.quarantine, totals)
-            } else {
-                let units: Vec<Unit> = key.dirty(delta);
-                layer.build(units, key, index, &self.quarantine, totals)
-            };
-            if changed {
-                touched.extend(&layer.classes);
+        if delta.everything {
+            for (key, layer) in self.slots.values_mut() {
+                if layer.build_all(key, index, &self.quarantine, totals) {
+                    touched.extend(&layer.classes);
+                }
+            }
+        } else {
+            let concerned =
+                Concern::of(delta).into_iter().filter_map(|concern| self.by_concern.get(&concern));
+            for id in concerned.flatten().collect::<BTreeSet<_>>() {
+                let Some((key, layer)) = self.slots.get_mut(id) else { continue };
+                if layer.build(key.dirty(delta), key, index, &self.quarantine, totals) {
+                    touched.extend(&layer.classes);
+                }
             }
         }
         touched.sort_unstable();
@@ -94,7 +129,7 @@ impl Layers {
     pub fn quarantine(&mut self, nack: Nack) -> Vec<ClassId> {
         let mut touched = Vec::new();
         let mut sources: Arc<[ObjectKey]> = Arc::new([]);
-        for (key, layer) in self.layers.iter_mut().filter(|(key, _)| key.kind() == nack.kind) {
+        for (key, layer) in self.slots.values_mut().filter(|(key, _)| key.kind() == nack.kind) {
             if let Some(encoded) = layer.set.get(&nack.name).filter(|e| e.version == nack.version) {
                 sources = encoded.sources.clone();
             }

@@ -32,6 +32,19 @@ pub enum LayerKey {
     Routes(RouteView),
 }
 
+/// What makes layers dirty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Concern {
+    /// Any service.
+    Services,
+    /// Any service's endpoints.
+    Endpoints,
+    /// Any port.
+    Ports,
+    /// One service.
+    Service(ServiceKey),
+}
+
 /// What is built together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
@@ -57,6 +70,21 @@ pub fn layers_of(views: &ProxyViews) -> Vec<LayerKey> {
         KindViews::Router(gateway) => layers.push(LayerKey::GatewayListeners(gateway.clone())),
     }
     layers
+}
+
+// === impl Concern ===
+
+impl Concern {
+    /// What a change concerns, mesh-wide changes aside.
+    pub fn of(delta: &Delta) -> Vec<Self> {
+        let any = [
+            (!delta.services.is_empty(), Self::Services),
+            (!delta.endpoints.is_empty(), Self::Endpoints),
+            (!delta.ports.is_empty(), Self::Ports),
+        ];
+        let any = any.into_iter().filter(|(is, _)| *is).map(|(_, concern)| concern);
+        any.chain(delta.services.iter().cloned().map(Self::Service)).collect()
+    }
 }
 
 // === impl LayerKey ===
@@ -86,6 +114,18 @@ impl LayerKey {
             Self::Routes(_) => ports().collect(),
             Self::InboundClusters(_) | Self::InboundListeners(_) | Self::GatewayListeners(_) => {
                 fixed.collect()
+            }
+        }
+    }
+
+    /// What makes any of its units dirty.
+    pub fn concerns(&self) -> Vec<Concern> {
+        match self {
+            Self::Clusters(_) | Self::GatewayListeners(_) => vec![Concern::Services],
+            Self::Endpoints(_) => vec![Concern::Services, Concern::Endpoints],
+            Self::Listeners(_) | Self::Routes(_) => vec![Concern::Ports],
+            Self::InboundClusters(view) | Self::InboundListeners(view) => {
+                view.ports.iter().map(|p| Concern::Service(p.service.clone())).collect()
             }
         }
     }
