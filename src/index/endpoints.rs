@@ -45,12 +45,11 @@ impl Index {
             Some(old) => shard.with_hidden(old.hidden().into()),
             None => shard,
         });
-        self.workloads.acquire(new.as_ref().map_or(&[], |shard| shard.workloads()));
+        let before = old.as_deref().map_or(&[][..], Shard::workloads);
+        self.workloads.replace(before, new.as_ref().map_or(&[], Shard::workloads));
         if old.as_deref() == new.as_ref() {
-            self.workloads.release(new.as_ref().map_or(&[], |shard| shard.workloads()));
             return;
         }
-        self.workloads.release(old.as_ref().map_or(&[], |shard| shard.workloads()));
 
         let all = self.endpoints.entry(key.clone()).or_default();
         let endpoints = Arc::make_mut(all);

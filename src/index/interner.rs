@@ -103,7 +103,7 @@ fn hash(
 // === impl Workloads ===
 
 impl Workloads {
-    /// The one workload with these facts. Every call of this for a shard is followed by [`Self::acquire`] for the shard.
+    /// The one workload with these facts. Every call of this for a shard is followed by [`Self::replace`] for the shard.
     pub fn intern(&mut self, facts: &Facts) -> Arc<Workload> {
         let known = self.by_hash.entry(facts.hash()).or_default();
         if let Some((workload, _)) = known.iter().find(|(workload, _)| facts.are_of(workload)) {
@@ -114,19 +114,18 @@ impl Workloads {
         workload
     }
 
-    /// A shard uses these from now on.
-    pub fn acquire(&mut self, workloads: &[Arc<Workload>]) {
-        for workload in workloads {
+    /// A shard uses other workloads from now on.
+    pub fn replace(&mut self, old: &[Arc<Workload>], new: &[Arc<Workload>]) {
+        if old.len() == new.len() && old.iter().zip(new).all(|(a, b)| Arc::ptr_eq(a, b)) {
+            return;
+        }
+        for workload in new {
             let known = self.by_hash.get_mut(&hash_of(workload)).into_iter().flatten();
             for (_, uses) in known.filter(|(known, _)| Arc::ptr_eq(known, workload)) {
                 *uses += 1;
             }
         }
-    }
-
-    /// It does so no more.
-    pub fn release(&mut self, workloads: &[Arc<Workload>]) {
-        for workload in workloads {
+        for workload in old {
             let Entry::Occupied(mut known) = self.by_hash.entry(hash_of(workload)) else { continue };
             for (_, uses) in known.get_mut().iter_mut().filter(|(known, _)| Arc::ptr_eq(known, workload)) {
                 *uses -= 1;

@@ -48,7 +48,10 @@ impl Slices {
             self.free.push(id);
         }
         let old = std::mem::replace(slot, new.clone());
-        self.count_pods(id, old.as_deref(), new.as_deref());
+        let both = old.as_ref().zip(new.as_ref());
+        if both.is_none_or(|(old, new)| !old.endpoints.same_pods(&new.endpoints)) {
+            self.count_pods(id, old.as_deref(), new.as_deref());
+        }
         Some(old)
     }
 

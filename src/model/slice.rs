@@ -132,6 +132,12 @@ impl SliceRows {
         (0..self.len()).filter_map(|row| self.pod(row))
     }
 
+    /// Whether the same pods are named in the same rows.
+    pub fn same_pods(&self, other: &Self) -> bool {
+        self.pods == other.pods
+            && self.rows.iter().map(|row| row.pod_end).eq(other.rows.iter().map(|row| row.pod_end))
+    }
+
     /// All addresses, in their order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.rows.iter().map(|row| row.address)

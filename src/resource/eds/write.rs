@@ -1,7 +1,8 @@
 //! Load assignments as bytes: what prost would give for the same message (a test holds the two together), without the
 //! message. Metadata is encoded once for a cohort; an endpoint is its address, port, health and weight, and a copy.
 //!
-//! Every length is known before it is written, so that the bytes are written once, into memory of the right size.
+//! A member is written once: what is before its metadata into a few bytes of its own, since all lengths in it are small;
+//! a group's members one behind the other, and then behind the group's length.
 
 use std::{
     fmt::Write,
@@ -15,7 +16,7 @@ use super::{
     locality::Group,
     member::{Cohort, Member, Origin},
 };
-use crate::model::{endpoint::Health, locality::Locality};
+use crate::model::{endpoint::Health, locality::Locality, workload::Workload};
 
 /// Wire types, in the low three bits of a key.
 const VARINT: u32 = 0;
@@ -24,92 +25,153 @@ const LENGTH: u32 = 2;
 /// `ClusterLoadAssignment`
 pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group]) -> Vec<u8> {
     let metadata = Metadata::of(cohorts);
-    let sizes: Vec<usize> = groups.iter().map(|group| group_len(group, cohorts, &metadata)).collect();
-    let total = field_len(name.len()) + sizes.iter().map(|size| field_len(*size)).sum::<usize>();
-    let mut out = Vec::with_capacity(total);
+    let members: usize = groups.iter().map(|group| group.members.len()).sum();
+    let mut out = Vec::with_capacity(name.len() + 100 * groups.len() + metadata.around(members) + 16);
     put_bytes(&mut out, 1, name.as_bytes());
-    for (group, size) in groups.iter().zip(sizes) {
-        put_head(&mut out, 2, size);
-        put_group(&mut out, group, cohorts, &metadata);
+    let mut body =
+        Vec::with_capacity(metadata.around(groups.iter().map(|g| g.members.len()).max().unwrap_or(0)));
+    for group in groups {
+        body.clear();
+        for member in &group.members {
+            put_member(&mut body, member, &metadata, cohorts);
+        }
+        put_group(&mut out, group, &body);
     }
-    debug_assert_eq!(out.len(), total, "lengths are those of what is written");
     out
 }
 
-// === LocalityLbEndpoints ===
-
-fn group_len(group: &Group, cohorts: &[Cohort], metadata: &Metadata) -> usize {
-    let member_len = |m: &Member| field_len(Lengths::of(m, &metadata.get(m, cohorts)).member);
-    field_len(locality_len(group.locality))
-        + group.members.iter().map(member_len).sum::<usize>()
-        + field_len(wrapped_len(group.weight))
-        + number_len(group.priority)
-}
-
-fn put_group(out: &mut Vec<u8>, group: &Group, cohorts: &[Cohort], metadata: &Metadata) {
-    put_head(out, 1, locality_len(group.locality));
+/// `LocalityLbEndpoints`; `members` are encoded.
+fn put_group(out: &mut Vec<u8>, group: &Group, members: &[u8]) {
     let Locality { region, zone, subzone } = group.locality;
-    for (tag, text) in [(1, region), (2, zone), (3, subzone)] {
-        if !text.is_empty() {
-            put_bytes(out, tag, text.as_bytes());
-        }
-    }
-    for member in &group.members {
-        let metadata = metadata.get(member, cohorts);
-        let lengths = Lengths::of(member, &metadata);
-        put_head(out, 2, lengths.member);
-        put_member(out, member, &lengths, &metadata);
-    }
+    let texts = [(1, region), (2, zone), (3, subzone)].into_iter().filter(|(_, text)| !text.is_empty());
+    let locality = texts.clone().map(|(_, text)| field_len(text.len())).sum();
+    let len = field_len(locality)
+        + members.len()
+        + field_len(number_len(group.weight))
+        + number_len(group.priority);
+    put_head(out, 2, len);
+    put_head(out, 1, locality);
+    texts.for_each(|(tag, text)| put_bytes(out, tag, text.as_bytes()));
+    out.extend_from_slice(members);
     put_wrapped(out, 3, group.weight);
     put_number(out, 5, group.priority);
 }
 
-fn locality_len(locality: &Locality) -> usize {
-    let texts = [&locality.region, &locality.zone, &locality.subzone].into_iter();
-    texts.filter(|text| !text.is_empty()).map(|text| field_len(text.len())).sum()
-}
-
-// === LbEndpoint ===
-
-/// Of an `LbEndpoint` and the messages around its address.
-struct Lengths {
-    text: Text,
-    socket_address: usize,
-    address: usize,
-    endpoint: usize,
-    member: usize,
-}
-
-impl Lengths {
-    fn of(member: &Member, metadata: &MemberMetadata) -> Self {
-        let (ip, port) = member.target;
-        let text = Text::of(ip);
-        let socket_address = field_len(text.as_bytes().len()) + 1 + encoded_len_varint(port.into());
-        let address = field_len(socket_address);
-        let endpoint = field_len(address);
-        let member = field_len(endpoint)
-            + number_len(health(member))
-            + metadata.as_bytes().len()
-            + field_len(wrapped_len(member.weight));
-        Self { text, socket_address, address, endpoint, member }
-    }
-}
-
-fn put_member(out: &mut Vec<u8>, member: &Member, lengths: &Lengths, metadata: &MemberMetadata) {
-    put_head(out, 1, lengths.endpoint);
-    put_head(out, 1, lengths.address);
-    put_head(out, 1, lengths.socket_address);
-    put_bytes(out, 2, lengths.text.as_bytes());
-    // A port is part of a oneof: written even if it is 0.
-    put_key(out, 3, VARINT);
-    encode_varint(member.target.1.into(), out);
-    put_number(out, 2, health(member));
-    out.extend_from_slice(metadata.as_bytes());
+/// `LbEndpoint`, as a member of its group.
+fn put_member(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
+    let start = Start::of(member);
+    let own;
+    let metadata = match metadata.of[member.cohort].clone() {
+        Some(range) => &metadata.bytes[range],
+        None => {
+            own = unknown_metadata(member, &cohorts[member.cohort]);
+            own.as_slice()
+        }
+    };
+    let weight = field_len(number_len(member.weight));
+    put_head(out, 2, start.bytes().len() + metadata.len() + weight);
+    out.extend_from_slice(start.bytes());
+    out.extend_from_slice(metadata);
     put_wrapped(out, 4, member.weight);
 }
 
+/// Where an `LbEndpoint` begins: its address and health.
+struct Start {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Start {
+    fn of(member: &Member) -> Self {
+        let (ip, port) = member.target;
+        let mut start = Self { bytes: [0; 64], len: 8 };
+        start.text(ip);
+        let text = start.len - 8;
+        // A port is part of a oneof: written even if it is 0.
+        start.push(3 << 3 | VARINT as u8);
+        start.varint(port);
+        let socket_address = (start.len - 6) as u8;
+        // LbEndpoint.endpoint, Endpoint.address, Address.socket_address, SocketAddress.address: at most 55 bytes.
+        let bytes = LENGTH as u8;
+        let heads = [1 << 3 | bytes, socket_address + 4, 1 << 3 | bytes, socket_address + 2];
+        start.bytes[..4].copy_from_slice(&heads);
+        start.bytes[4..8].copy_from_slice(&[1 << 3 | bytes, socket_address, 2 << 3 | bytes, text as u8]);
+        let health = health(member);
+        if health != 0 {
+            start.push(2 << 3 | VARINT as u8);
+            start.push(health);
+        }
+        start
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn varint(&mut self, mut value: u16) {
+        while value >= 0x80 {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+
+    fn text(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => {
+                for octet in ip.octets() {
+                    let (text, len) = OCTETS[usize::from(octet)];
+                    self.bytes[self.len..self.len + 4].copy_from_slice(&text);
+                    self.len += usize::from(len);
+                }
+                // Without the last octet's dot.
+                self.len -= 1;
+            }
+            IpAddr::V6(ip) => self.v6(ip),
+        }
+    }
+
+    fn v6(&mut self, ip: Ipv6Addr) {
+        // An embedded IPv4 address is the longest: 45 bytes.
+        let written = write!(self, "{ip}");
+        debug_assert!(written.is_ok(), "an address fits");
+    }
+}
+
+impl Write for Start {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + s.len()).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(s.as_bytes());
+        self.len += s.len();
+        Ok(())
+    }
+}
+
+/// Each octet as text with a dot behind it, and how long that is.
+const OCTETS: [([u8; 4], u8); 256] = octets();
+
+const fn octets() -> [([u8; 4], u8); 256] {
+    let mut all = [([0; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [b'0' + (octet / 100) as u8, b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8];
+        all[octet] = match octet {
+            0..10 => ([digits[2], b'.', 0, 0], 2),
+            10..100 => ([digits[1], digits[2], b'.', 0], 3),
+            _ => ([digits[0], digits[1], digits[2], b'.'], 4),
+        };
+        octet += 1;
+    }
+    all
+}
+
 /// Envoy's `HealthStatus`. A gateway has none of its own.
-fn health(member: &Member) -> u32 {
+fn health(member: &Member) -> u8 {
     match member.health {
         _ if member.endpoint.is_none() => 0,
         Health::Healthy => 1,
@@ -124,56 +186,42 @@ fn health(member: &Member) -> u32 {
 /// cluster; `workload` is for Istio's telemetry.
 struct Metadata {
     bytes: Vec<u8>,
-    of: Vec<Range<usize>>,
-}
-
-/// That of one member.
-enum MemberMetadata<'a> {
-    Shared(&'a [u8]),
-    Own(Vec<u8>),
+    /// None: each member has its own.
+    of: Vec<Option<Range<usize>>>,
 }
 
 impl Metadata {
     fn of(cohorts: &[Cohort]) -> Self {
-        let mut all =
-            Self { bytes: Vec::with_capacity(160 * cohorts.len()), of: Vec::with_capacity(cohorts.len()) };
-        for cohort in cohorts {
-            let start = all.bytes.len();
+        let mut bytes = Vec::with_capacity(160 * cohorts.len());
+        let of = cohorts.iter().map(|cohort| {
+            let start = bytes.len();
             match &cohort.origin {
-                Origin::Endpoint { workload, .. } => {
-                    if let Some(text) = &workload.telemetry {
-                        put_metadata(&mut all.bytes, cohort.mtls, text);
-                    }
+                Origin::Endpoint { workload: Workload { telemetry: Some(text), .. }, .. } => {
+                    put_metadata(&mut bytes, cohort.mtls, text);
                 }
+                Origin::Endpoint { .. } => return None,
                 Origin::Gateway { gateway, .. } => {
-                    put_metadata(&mut all.bytes, cohort.mtls, &format!(";;;;{}", gateway.cluster));
+                    put_metadata(&mut bytes, cohort.mtls, &format!(";;;;{}", gateway.cluster));
                 }
             }
-            all.of.push(start..all.bytes.len());
-        }
-        all
+            Some(start..bytes.len())
+        });
+        Self { of: of.collect(), bytes }
     }
 
-    fn get(&self, member: &Member, cohorts: &[Cohort]) -> MemberMetadata<'_> {
-        let range = self.of[member.cohort].clone();
-        let cohort = &cohorts[member.cohort];
-        if let (true, Origin::Endpoint { workload, .. }) = (range.is_empty(), &cohort.origin) {
-            // A pod that is not known is called by its address.
-            let mut own = Vec::new();
-            put_metadata(&mut own, cohort.mtls, &workload.telemetry_text(&member.target.0.to_string()));
-            return MemberMetadata::Own(own);
-        }
-        MemberMetadata::Shared(&self.bytes[range])
+    /// About how many bytes so many members take.
+    fn around(&self, members: usize) -> usize {
+        members * (48 + self.bytes.len() / self.of.len().max(1))
     }
 }
 
-impl MemberMetadata<'_> {
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Shared(bytes) => bytes,
-            Self::Own(bytes) => bytes,
-        }
+/// A pod that is not known is called by its address.
+fn unknown_metadata(member: &Member, cohort: &Cohort) -> Vec<u8> {
+    let mut own = Vec::new();
+    if let Origin::Endpoint { workload, .. } = &cohort.origin {
+        put_metadata(&mut own, cohort.mtls, &workload.telemetry_text(&member.target.0.to_string()));
     }
+    own
 }
 
 /// `filter_metadata`: from names to objects with one text field each.
@@ -211,11 +259,6 @@ fn number_len(value: u32) -> usize {
     if value == 0 { 0 } else { 1 + encoded_len_varint(value.into()) }
 }
 
-/// A `UInt32Value`.
-fn wrapped_len(value: u32) -> usize {
-    number_len(value)
-}
-
 fn put_key(out: &mut Vec<u8>, tag: u32, wire_type: u32) {
     out.push((tag << 3 | wire_type) as u8);
 }
@@ -237,66 +280,8 @@ fn put_number(out: &mut Vec<u8>, tag: u32, value: u32) {
     }
 }
 
+/// A `UInt32Value`.
 fn put_wrapped(out: &mut Vec<u8>, tag: u32, value: u32) {
-    put_head(out, tag, wrapped_len(value));
+    put_head(out, tag, number_len(value));
     put_number(out, 1, value);
-}
-
-/// An address as text, without memory of its own.
-struct Text {
-    bytes: [u8; 45],
-    len: u8,
-}
-
-impl Text {
-    fn of(ip: IpAddr) -> Self {
-        let mut text = Self { bytes: [0; 45], len: 0 };
-        match ip {
-            IpAddr::V4(ip) => {
-                let [a, b, c, d] = ip.octets();
-                text.octet(a);
-                for octet in [b, c, d] {
-                    text.push(b'.');
-                    text.octet(octet);
-                }
-            }
-            IpAddr::V6(ip) => text.v6(ip),
-        }
-        text
-    }
-
-    fn octet(&mut self, octet: u8) {
-        if octet >= 100 {
-            self.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            self.push(b'0' + octet / 10 % 10);
-        }
-        self.push(b'0' + octet % 10);
-    }
-
-    fn push(&mut self, byte: u8) {
-        self.bytes[usize::from(self.len)] = byte;
-        self.len += 1;
-    }
-
-    fn v6(&mut self, ip: Ipv6Addr) {
-        // 45 bytes hold every address: an embedded IPv4 one is the longest.
-        let written = write!(self, "{ip}");
-        debug_assert!(written.is_ok(), "an address fits");
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
-impl Write for Text {
-    fn write_str(&mut self, s: &str) -> std::fmt::Result {
-        let at = usize::from(self.len);
-        let room = self.bytes.get_mut(at..at + s.len()).ok_or(std::fmt::Error)?;
-        room.copy_from_slice(s.as_bytes());
-        self.len += s.len() as u8;
-        Ok(())
-    }
 }
