@@ -69,7 +69,7 @@ pub struct Content {
     pub needs: Box<[NameId]>,
     /// A route configuration whose virtual hosts come one by one.
     pub virtual_hosts: bool,
-    /// The bytes of what is small and part of something else.
+    /// The bytes of what is small and part of something else, and of assignments that were to be kept.
     pub bytes: Option<Box<[u8]>>,
 }
 
@@ -81,6 +81,8 @@ pub struct World {
     content_ids: IdMap<(u32, u64), ContentId>,
     contents: Vec<Content>,
     networks: Vec<Box<str>>,
+    /// Keep the bytes of assignments from now on, to read them later.
+    pub keep: bool,
     /// Resources that could not be read.
     pub malformed: u64,
 }
@@ -103,10 +105,14 @@ impl World {
     pub fn content(&mut self, name: NameId, body: &[u8], version: &str) -> ContentId {
         let hash = xxh3_64(body);
         let key = (name.0, xxh3_64_with_seed(version.as_bytes(), hash));
+        let kind = self.names[name.0 as usize].kind;
+        let keep = self.keep && kind == Type::Endpoint;
         if let Some(id) = self.content_ids.get(&key) {
+            if keep {
+                self.contents[id.0 as usize].bytes.get_or_insert_with(|| body.into());
+            }
             return *id;
         }
-        let kind = self.names[name.0 as usize].kind;
         let found = links(kind, body).unwrap_or_else(|_| {
             self.malformed += 1;
             Default::default()
@@ -122,7 +128,7 @@ impl World {
             version: version.into(),
             needs,
             virtual_hosts: found.virtual_hosts,
-            bytes: small.then(|| body.into()),
+            bytes: (small || keep).then(|| body.into()),
         });
         self.content_ids.insert(key, id);
         id

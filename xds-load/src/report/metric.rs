@@ -84,7 +84,7 @@ impl Metrics {
 }
 
 /// Durations by the first part of their metrics' names.
-fn distributions(outcome: &Outcome) -> Vec<(String, Durations)> {
+pub fn distributions(outcome: &Outcome) -> Vec<(String, Durations)> {
     let tally = &outcome.counts.tally;
     let mut all = vec![
         ("connect.socket".to_owned(), tally.connected.clone()),
@@ -140,6 +140,8 @@ pub fn all(outcome: &Outcome) -> Vec<Metric> {
     metrics.count("verify.excluded", outcome.findings.excluded);
     metrics.count("verify.different", outcome.findings.different);
     metrics.count("verify.stale", outcome.findings.stale);
+    metrics.count("verify.truth", outcome.findings.truth.compared);
+    metrics.count("verify.untrue", outcome.findings.truth.wrong);
 
     for phase in &outcome.phases {
         let name = |part: &str| format!("phase.{}.{part}", phase.name);
@@ -181,7 +183,7 @@ pub fn patterns() -> Vec<String> {
         format!("({types}|total).(responses|resources|removals|unchanged|unasked|bytes)"),
         "acks|nacks|senseless|unanswered|warming|malformed|lost".to_owned(),
         "changes.(made|expected|missing|unseen|late)".to_owned(),
-        "verify.(compared|resources|witnesses|shapes|excluded|different|stale)".to_owned(),
+        "verify.(compared|resources|witnesses|shapes|excluded|different|stale|truth|untrue)".to_owned(),
         "phase.(connect|hold|churn|reconnect|command|disconnect)[0-9]*.(seconds|server.cpu|server.cpu.proxy|server.rss|own.cpu|\
          own.rss|received|sent|responses|resources|unchanged|lost|configured)"
             .to_owned(),

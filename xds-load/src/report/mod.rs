@@ -3,6 +3,7 @@
 mod bound;
 mod html;
 mod metric;
+mod plot;
 mod text;
 
 pub use self::{
@@ -53,8 +54,10 @@ impl Report {
         let metrics = metric::all(outcome);
         let mut problems = outcome.failures.clone();
         problems.extend(outcome.findings.problems.iter().cloned());
+        problems.extend(outcome.findings.truth.problems.iter().cloned());
         let more = [
             (outcome.findings.different, "proxies have something else than they should"),
+            (outcome.findings.truth.wrong, "clusters or assignments are not what the mesh says"),
             (outcome.findings.stale, "(change, proxy) pairs never came"),
             (outcome.findings.incomplete, "proxies are not configured"),
             (outcome.counts.malformed, "resources could not be read"),

@@ -99,12 +99,13 @@ impl Report {
         let get = |name: &str| self.get(name).map_or(0.0, |metric| metric.value);
         writeln!(
             f,
-            "\n{} proxies compared ({} resources, {} shapes, {} with a fresh proxy), {} left out; {} changes made, {} due and not \
-             seen",
+            "\n{} proxies compared ({} resources, {} shapes, {} with a fresh proxy, {} clusters and assignments held against the \
+             mesh), {} left out; {} changes made, {} due and not seen",
             get("verify.compared"),
             get("verify.resources"),
             get("verify.shapes"),
             get("verify.witnesses"),
+            get("verify.truth"),
             get("verify.excluded"),
             get("changes.made"),
             get("changes.missing"),

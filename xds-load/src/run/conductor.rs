@@ -302,7 +302,8 @@ impl Conductor {
                 }
             }
         }
-        let answers = self.ask(Command::Verify);
+        let mesh = self.mesh.clone().filter(|_| self.scenario.verify.truth).map(Arc::new);
+        let answers = self.ask(|answer| Command::Verify(mesh.clone(), answer));
         self.findings = join(collect(answers)?);
         Ok(())
     }

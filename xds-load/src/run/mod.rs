@@ -13,6 +13,7 @@ mod progress;
 pub mod scenario;
 mod setup;
 pub mod shard;
+pub mod truth;
 pub mod verify;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -124,6 +125,7 @@ fn join(all: impl IntoIterator<Item = Findings>) -> Findings {
         sum.stale += one.stale;
         sum.unseen = sum.unseen.max(one.unseen);
         sum.witnesses += one.witnesses;
+        sum.truth.add(one.truth);
         sum.problems.extend(one.problems);
         for (shape, digest) in one.digests {
             if *digests.entry(shape.clone()).or_insert(digest) != digest {

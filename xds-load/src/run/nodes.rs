@@ -18,9 +18,16 @@ pub struct Identity {
     pub cluster: String,
     pub network: String,
     pub locality: [String; 3],
-    /// The name of the node that its pod runs on.
-    pub node_name: String,
     pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+struct Pod {
+    name: String,
+    address: Ipv4Addr,
+    /// The name of the node that it runs on.
+    node: String,
+    identity: Identity,
 }
 
 /// All proxies of a run, made one by one when they are needed.
@@ -28,7 +35,7 @@ pub struct Identity {
 pub struct Roster {
     nodes: Nodes,
     /// Pods of a mesh, if there is one.
-    pods: Vec<(String, Ipv4Addr, Identity)>,
+    pods: Vec<Pod>,
     proxies: usize,
 }
 
@@ -41,8 +48,8 @@ impl Roster {
 
     /// The `index`-th proxy's shape: two proxies with the same one must get the same.
     pub fn identity(&self, index: usize) -> Identity {
-        if let Some((_, _, identity)) = self.pods.get(index % self.pods.len().max(1)) {
-            return identity.clone();
+        if let Some(pod) = self.pod(index) {
+            return pod.identity.clone();
         }
         let Nodes { kind, gateways, namespaces, clusters, networks, localities, labels, .. } = &self.nodes;
         let mut rest = index;
@@ -64,7 +71,6 @@ impl Roster {
             cluster,
             network: networks.get(cluster_at).or(networks.last()).cloned().unwrap_or_default(),
             locality: std::array::from_fn(|_| parts.next().unwrap_or_default()),
-            node_name: String::new(),
             labels: pairs(&labels),
         }
     }
@@ -72,14 +78,14 @@ impl Roster {
     /// The `index`-th proxy's node.
     pub fn node(&self, index: usize) -> Node {
         let identity = self.identity(index);
-        let (name, ip) = match self.pods.get(index % self.pods.len().max(1)) {
+        let pod = self.pod(index);
+        let (name, ip) = match pod {
             // A pod that is used again is another one with the same labels.
-            Some((name, ip, _)) if index < self.pods.len() => (name.clone(), *ip),
-            Some((name, _, _)) => (format!("{name}-{index}"), self.address(index)),
+            Some(pod) if index < self.pods.len() => (pod.name.clone(), pod.address),
+            Some(pod) => (format!("{}-{index}", pod.name), self.address(index)),
             None => (format!("proxy-{index}"), self.address(index)),
         };
-        let Identity { kind, namespace, service_account, cluster, network, locality, node_name, labels } =
-            &identity;
+        let Identity { kind, namespace, service_account, cluster, network, locality, labels } = &identity;
         let app = labels.get("app").cloned().unwrap_or_else(|| name.clone());
         let mut metadata = BTreeMap::from([
             ("NAME".to_owned(), Metadata::Text(name.clone())),
@@ -90,7 +96,8 @@ impl Roster {
             ("INSTANCE_IPS".to_owned(), Metadata::Text(ip.to_string())),
             ("LABELS".to_owned(), text_struct(labels)),
         ]);
-        for (key, value) in [("NETWORK", network), ("NODE_NAME", node_name)] {
+        for (key, value) in [("NETWORK", network), ("NODE_NAME", pod.map_or(&String::new(), |pod| &pod.node))]
+        {
             if !value.is_empty() {
                 metadata.insert(key.to_owned(), value.as_str().into());
             }
@@ -113,12 +120,16 @@ impl Roster {
         }
     }
 
+    fn pod(&self, index: usize) -> Option<&Pod> {
+        self.pods.get(index % self.pods.len().max(1))
+    }
+
     fn address(&self, index: usize) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.nodes.ip.to_bits().wrapping_add(index as u32))
     }
 }
 
-fn pods(mesh: &Mesh, proxies: usize) -> Vec<(String, Ipv4Addr, Identity)> {
+fn pods(mesh: &Mesh, proxies: usize) -> Vec<Pod> {
     let spec = mesh.spec();
     let identity = |proxy: &crate::mesh::Proxy| {
         let region = format!("region-{}", proxy.cluster % spec.regions);
@@ -130,14 +141,16 @@ fn pods(mesh: &Mesh, proxies: usize) -> Vec<(String, Ipv4Addr, Identity)> {
             cluster: format!("cluster-{}", proxy.cluster),
             network: format!("network-{}", spec.network(proxy.cluster)),
             locality: [region, zone, String::new()],
-            node_name: format!("node-{}", proxy.node),
             labels: BTreeMap::from([("app".to_owned(), proxy.app.to_string())]),
         }
     };
-    mesh.proxies()
-        .take(proxies)
-        .map(|proxy| (proxy.name.to_string(), proxy.address, identity(&proxy)))
-        .collect()
+    let pod = |proxy: crate::mesh::Proxy| Pod {
+        name: proxy.name.to_string(),
+        address: proxy.address,
+        node: format!("node-{}", proxy.node),
+        identity: identity(&proxy),
+    };
+    mesh.proxies().take(proxies).map(pod).collect()
 }
 
 /// `a=1,b=2`

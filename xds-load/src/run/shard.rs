@@ -26,6 +26,7 @@ use crate::{
     },
     expect::Type,
     h2::Target,
+    mesh::Mesh,
 };
 
 /// What all threads are told before they begin.
@@ -82,8 +83,8 @@ pub enum Command {
     Snapshot(std::sync::mpsc::Sender<Snapshot>),
     /// Fresh proxies of so many shapes; the answer comes when they are configured, or not within the time.
     Witness(usize, Duration, std::sync::mpsc::Sender<usize>),
-    /// What the proxies have in the end.
-    Verify(std::sync::mpsc::Sender<verify::Findings>),
+    /// What the proxies have in the end; compared with the mesh, if it is given.
+    Verify(Option<Arc<Mesh>>, std::sync::mpsc::Sender<verify::Findings>),
 }
 
 /// Counts of a thread.
@@ -265,7 +266,7 @@ pub fn run(
                         _ = answer.send(verify::witness(&shard, shapes, patience).await);
                     });
                 }
-                Command::Verify(answer) => _ = answer.send(verify::compare(&shard)),
+                Command::Verify(mesh, answer) => _ = answer.send(verify::compare(&shard, mesh.as_deref())),
             }
         }
     });

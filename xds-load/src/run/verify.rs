@@ -1,7 +1,7 @@
 //! Whether the proxies have in the end what they should have.
 //!
-//! Three questions, each with its own witness: has every proxy what the others of its shape have; has it what a fresh proxy of its
-//! shape gets; and has it the last change of each name.
+//! Four questions: has every proxy what the others of its shape have; has it what a fresh proxy of its shape gets; has it the last
+//! change of each name; and has the fresh one what the mesh says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,12 @@ use std::{
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{link, nodes::Identity, shard::Shard};
+use super::{
+    link,
+    nodes::Identity,
+    shard::Shard,
+    truth::{self, Truth},
+};
 use crate::{
     client::{
         board::{Open, has},
@@ -20,6 +25,7 @@ use crate::{
         world::{ContentId, IdMap, NameId, Spread, World},
     },
     expect::{Marker, Type},
+    mesh::Mesh,
     wire::short_name,
 };
 
@@ -45,6 +51,8 @@ pub struct Findings {
     pub unseen: u64,
     /// Shapes with a fresh proxy to compare with.
     pub witnesses: usize,
+    /// What the mesh says of the fresh proxies.
+    pub truth: Truth,
     /// By shape: a digest of all that its proxies have.
     pub digests: BTreeMap<Identity, u64>,
     /// In words: which proxy, which resource, what it has and what it should have.
@@ -65,6 +73,7 @@ pub async fn witness(shard: &Rc<Shard>, limit: usize, patience: Duration) -> usi
     let numbers: Vec<_> = shard.numbers.borrow().iter().copied().filter(|n| *n < ordinary).collect();
     let fresh =
         numbers.into_iter().filter(|number| seen.insert(shard.plan.roster.identity(*number))).take(limit);
+    shard.state.borrow_mut().world.keep = true;
     let mut places = Vec::new();
     for number in fresh {
         places.push(shard.proxies.borrow().len());
@@ -83,7 +92,7 @@ pub async fn witness(shard: &Rc<Shard>, limit: usize, patience: Duration) -> usi
 }
 
 /// Compares what the proxies of a thread have.
-pub fn compare(shard: &Shard) -> Findings {
+pub fn compare(shard: &Shard, mesh: Option<&Mesh>) -> Findings {
     let mut findings = Findings::default();
     let mut state = shard.state.borrow_mut();
     let super::shard::State { world, watch, .. } = &mut *state;
@@ -119,6 +128,10 @@ pub fn compare(shard: &Shard) -> Findings {
             findings.digests.insert(identity.clone(), digest);
         }
         findings.shape(shard, shape, world);
+        if let (Some(mesh), Some(place)) = (mesh, shape.witness) {
+            let proxy = proxies[place].borrow();
+            findings.truth.add(truth::compare(shard, identity, &id(shard, place), &proxy, mesh, world));
+        }
     }
     for open in watch.open() {
         findings.change(shard, &shapes, &open, world);

@@ -1,6 +1,7 @@
 //! As much of protobuf as a proxy needs to behave like Envoy: the envelopes of both protocols, the node, and the paths that lead
 //! from one resource to the names that it needs of others. What is not on these paths is hashed, not decoded.
 
+pub mod assignment;
 pub mod discovery;
 pub mod links;
 pub mod node;

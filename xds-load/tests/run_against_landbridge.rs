@@ -1,0 +1,137 @@
+//! `xds-load run` against landbridge in this process: both protocols, a generated mesh that changes, and a run that has to fail.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use clap::Parser;
+use xds_load::{
+    client::proxy::Protocol,
+    mesh::{Mesh, Spec, churn::Script, directory::Directories},
+    report::Report,
+    run::{
+        self,
+        scenario::{Pace, Phase, Scenario},
+    },
+};
+
+fn landbridge(arguments: &[&str]) {
+    let arguments = std::iter::once("landbridge").chain(arguments.iter().copied());
+    landbridge::args::Args::try_parse_from(arguments).unwrap().run().unwrap();
+}
+
+/// A server of the mesh in `dir/mesh` that ends with the process; returns its plaintext port.
+fn serve(dir: &Path, mesh: &Mesh) -> SocketAddr {
+    let root = dir.join("root");
+    let ca = dir.join("ca");
+    let [root, ca] = [&root, &ca].map(|path| path.to_str().unwrap().to_owned());
+    landbridge(&["ca", "root", "--out", &root]);
+    landbridge(&["ca", "intermediate", "--root", &root, "--cluster", "cluster-0", "--out", &ca]);
+    let sockets = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let ports = sockets.map(|socket| socket.local_addr().unwrap());
+    let [grpc, secure, http, monitoring] = ports.map(|port| port.to_string());
+    let state = dir.join("state").to_str().unwrap().to_owned();
+    let files: Vec<_> =
+        mesh.directories(&dir.join("mesh")).map(|(name, dir)| format!("{name}={}", dir.display())).collect();
+    std::thread::spawn(move || {
+        let mut arguments =
+            vec!["serve", "--cluster-id", "cluster-0", "--ca-dir", &ca, "--state-dir", &state];
+        arguments.extend(["--grpc-addr", &grpc, "--secure-grpc-addr", &secure]);
+        arguments.extend(["--http-addr", &http, "--monitoring-addr", &monitoring]);
+        files.iter().for_each(|files| arguments.extend(["--files", files]));
+        landbridge(&arguments);
+    });
+    for _ in 0..200 {
+        if TcpStream::connect(ports[0]).is_ok() {
+            return ports[0];
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no server within 10 s");
+}
+
+fn spec() -> Spec {
+    Spec {
+        clusters: 2,
+        networks: 2,
+        namespaces: 4,
+        services: 20,
+        endpoints: 4,
+        clients: 50,
+        scopes: 1,
+        private: 0.5,
+        rules: 0.5,
+        ..Spec::default()
+    }
+}
+
+fn metric(report: &Report, name: &str) -> f64 {
+    report.get(name).unwrap_or_else(|| panic!("no metric {name}")).value
+}
+
+#[tokio::test]
+async fn both_protocols_are_right_and_a_wrong_server_is_found_out() {
+    // As `main` does.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let mesh = Mesh::generate(spec()).unwrap();
+    let place = dir.path().join("mesh");
+    Directories::new(&place).write(&mesh).unwrap();
+    let server = serve(dir.path(), &mesh);
+
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let mut scenario = Scenario {
+            server: server.to_string(),
+            protocol,
+            proxies: 50,
+            threads: 2,
+            streams_per_connection: 5,
+            mesh: Some(place.clone()),
+            phases: vec![
+                Phase::Connect(Pace::default()),
+                Phase::Churn(Script::Rate { per_second: 20.0, seconds: 2.0, replace: 0.5 }),
+                Phase::Reconnect(Pace { rate: 0.0, in_flight: 0 }),
+                Phase::Disconnect,
+            ],
+            ..Scenario::default()
+        };
+        scenario.verify.quiet = 0.5;
+        // The files are as the churn of the run before left them.
+        Directories::new(&place).write(&mesh).unwrap();
+        let report = Report::new(&run::run(scenario).await.unwrap(), &[]);
+        assert!(report.is_good(), "{report}");
+        assert_eq!(metric(&report, "verify.compared"), 50.0);
+        assert_eq!(metric(&report, "connect.configured.count") - metric(&report, "verify.witnesses"), 50.0);
+        assert!(metric(&report, "verify.truth") > 20.0, "{report}");
+        assert!(metric(&report, "change.eds.count") > 100.0, "{report}");
+        assert_eq!(metric(&report, "changes.made"), 40.0);
+        assert_eq!(metric(&report, "reconnect.configured.count"), 50.0);
+        let again = metric(&report, "phase.reconnect.resources");
+        match protocol {
+            Protocol::Delta => assert_eq!(again, 0.0, "what a Delta proxy has is not sent again"),
+            Protocol::Sotw => assert!(again > 500.0, "{again}"),
+        }
+    }
+
+    // Another mesh is changed than the one that the server reads: no change comes, and what the server says is not so.
+    let other = dir.path().join("other");
+    Directories::new(&other).write(&Mesh::generate(Spec { endpoints: 5, ..spec() }).unwrap()).unwrap();
+    let mut scenario = Scenario {
+        server: server.to_string(),
+        proxies: 10,
+        mesh: Some(other),
+        phases: vec![
+            Phase::Connect(Pace::default()),
+            Phase::Churn(Script::Rate { per_second: 50.0, seconds: 0.2, replace: 0.0 }),
+            Phase::Disconnect,
+        ],
+        ..Scenario::default()
+    };
+    scenario.verify.quiet = 0.3;
+    let report = Report::new(&run::run(scenario).await.unwrap(), &["changes.missing>0".parse().unwrap()]);
+    assert!(!report.is_good());
+    assert_eq!(report.broken.len(), 1, "{report}");
+    assert!(metric(&report, "verify.untrue") > 0.0 && metric(&report, "verify.stale") > 0.0, "{report}");
+}
