@@ -61,21 +61,12 @@ pub fn check(answers: &[Answer], pool: &Pool, trust: Option<&str>) -> Checked {
 }
 
 fn check_part(answers: &[Answer], pool: &Pool, trust: Option<&str>) -> Vec<Wrong> {
-    let mut last: Option<(Arc<[String]>, Result<Issuers, Wrong>)> = None;
+    let same_issuers = |a: &Answer, b: &Answer| Arc::ptr_eq(&a.issuers, &b.issuers);
     let mut wrong = Vec::new();
-    for answer in answers {
-        if last.as_ref().is_none_or(|(texts, _)| !Arc::ptr_eq(texts, &answer.issuers)) {
-            last = Some((answer.issuers.clone(), Issuers::read(&answer.issuers, trust)));
-        }
-        let Some((_, issuers)) = &last else { continue };
-        let public_key = &pool.get(answer.entry).public_key;
-        let result = issuers.as_ref().map_err(Clone::clone).and_then(|issuers| {
-            let leaf =
-                CertificateDer::from_pem_slice(answer.leaf.as_bytes()).map_err(|_| Wrong::Unreadable)?;
-            issuers.verify(&leaf)?;
-            leaf_is(&leaf, public_key, answer.identity.as_deref())
-        });
-        wrong.extend(result.err());
+    for group in answers.chunk_by(same_issuers) {
+        let issuers = Issuers::read(&group[0].issuers, trust);
+        let result = |answer: &Answer| issuers.as_ref().map_err(Clone::clone)?.check(answer, pool);
+        wrong.extend(group.iter().filter_map(|answer| result(answer).err()));
     }
     wrong
 }
@@ -108,6 +99,12 @@ impl Issuers {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).build();
         let verifier = verifier.map_err(|error| Wrong::Chain(error.to_string()))?;
         Ok(Self { intermediates, verifier })
+    }
+
+    fn check(&self, answer: &Answer, pool: &Pool) -> Result<(), Wrong> {
+        let leaf = CertificateDer::from_pem_slice(answer.leaf.as_bytes()).map_err(|_| Wrong::Unreadable)?;
+        self.verify(&leaf)?;
+        leaf_is(&leaf, &pool.get(answer.entry).public_key, answer.identity.as_deref())
     }
 
     /// Whether a certificate leads to the roots, now.

@@ -11,15 +11,16 @@ use super::{Answers, Credentials, Pace, Pool, Requests, SecretsReport, TokenKey,
 use crate::{
     floor::cpu,
     h2::{Target, Tls, TlsFiles},
+    run::process::{Usage, usage},
 };
 
 /// Certificates under load.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CertificatesCommand {
     /// `CreateCertificate`, as Istio's agents call it. Prints JSON; fails if an answer is missing or wrong.
-    Request(RequestArgs),
+    Request(Box<RequestArgs>),
     /// Keys and certificates over SDS: until all identities have theirs, and until all have new ones. Prints JSON.
-    Secrets(SecretsArgs),
+    Secrets(Box<SecretsArgs>),
 }
 
 /// The server, and who asks.
@@ -151,8 +152,8 @@ impl ServerArgs {
     }
 
     /// The server's CPU time so far.
-    fn cpu(&self) -> anyhow::Result<Option<Duration>> {
-        let of = |pid| cpu::of_process(pid).with_context(|| format!("no CPU time of process {pid} (--pid)"));
+    fn usage(&self) -> anyhow::Result<Option<Usage>> {
+        let of = |pid| usage(pid).with_context(|| format!("there is no process {pid} (--pid)"));
         self.pid.map(of).transpose()
     }
 }
@@ -178,13 +179,11 @@ impl RequestArgs {
             validity: self.validity,
             keep: self.check,
         };
-        let (server, client) = (self.server.cpu()?, cpu::of_this_thread());
+        let (server, client) = (self.server.usage()?, cpu::of_this_thread());
         let answers = requests.run(pool.clone(), &credentials).await;
         let client = (cpu::of_this_thread() - client).as_secs_f64();
-        let server = match (server, self.server.cpu()?) {
-            (Some(before), Some(after)) => Some((after.saturating_sub(before)).as_secs_f64()),
-            _ => None,
-        };
+        let server =
+            server.zip(self.server.usage()?).map(|(before, after)| after.since(&before).as_secs_f64());
         let checked = check(&answers.kept, &pool, trust.as_deref());
         let Answers { recorder, failed, seconds, .. } = answers;
         let latencies = recorder.latencies();
@@ -214,10 +213,10 @@ impl SecretsArgs {
         let cluster = self.server.cluster.clone().unwrap_or_default();
         let local = LocalSet::new();
         let work = async {
-            let before = self.server.cpu()?;
+            let before = self.server.usage()?;
             let watchers = Watchers::start(&local, &target, &credentials, &cluster);
             let first = watchers.delivered(patience).await;
-            let between = self.server.cpu()?;
+            let between = self.server.usage()?;
             let rotated = match &self.rotate {
                 None => None,
                 Some(command) => {
@@ -225,10 +224,10 @@ impl SecretsArgs {
                     Some(watchers.delivered(patience).await)
                 }
             };
-            let cpu = |from: Option<Duration>, to: Option<Duration>| {
-                Some((to? - from?).as_secs_f64() * 1e6 / credentials.0.len() as f64)
+            let cpu = |from: Option<Usage>, to: Option<Usage>| {
+                Some(to?.since(&from?).as_secs_f64() * 1e6 / credentials.0.len() as f64)
             };
-            let micros = [cpu(before, between), cpu(between, self.server.cpu()?)];
+            let micros = [cpu(before, between), cpu(between, self.server.usage()?)];
             anyhow::Ok((SecretsReport { first, rotated, failed: watchers.failed() }, micros))
         };
         let (report, micros) = local.run_until(work).await?;

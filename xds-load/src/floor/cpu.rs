@@ -1,21 +1,6 @@
-//! CPU time of processes, from `/proc`.
+//! CPU time of the calling thread, from `/proc`.
 
 use std::{fs, io, time::Duration};
-
-/// What all living threads of a process have used, in nanoseconds where the kernel counts them. Threads that have ended are
-/// missing: for servers, whose threads stay.
-pub fn of_process(pid: u32) -> io::Result<Duration> {
-    let mut total = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        match read(&thread?.path().join("schedstat").display().to_string()) {
-            Ok(used) => total += used,
-            // It ended since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(total)
-}
 
 /// What this thread has used; zero where the kernel does not tell.
 pub fn of_this_thread() -> Duration {
@@ -36,7 +21,7 @@ mod tests {
 
     #[test]
     fn work_is_counted() {
-        let (before, thread) = (of_process(std::process::id()).unwrap(), of_this_thread());
+        let before = of_this_thread();
         let began = Instant::now();
         let mut work = 0u64;
         while began.elapsed() < Duration::from_millis(300) {
@@ -44,7 +29,6 @@ mod tests {
         }
         assert_ne!(work, 1);
         // The machine may be busy with others.
-        assert!(of_this_thread() - thread > Duration::from_millis(20));
-        assert!(of_process(std::process::id()).unwrap() > before);
+        assert!(of_this_thread() - before > Duration::from_millis(20));
     }
 }

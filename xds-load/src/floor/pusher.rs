@@ -28,7 +28,6 @@ pub struct Pusher {
     floor: SocketAddr,
     /// Of the last push. Begins at a time of day, so that a floor that stays hears new numbers from each process.
     number: u64,
-    sequence: u64,
 }
 
 /// Why a push was not made.
@@ -50,7 +49,7 @@ impl Pusher {
         socket.connect(floor).await.map_err(|e| PushError::Io(floor, e))?;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let number = since.map_or(1, |since| since.as_micros() as u64);
-        Ok(Self { socket, floor, number, sequence: 0 })
+        Ok(Self { socket, floor, number })
     }
 
     /// Has one assignment sent to every stream. `announce` gets what clients must see, just before the order; the report
@@ -58,10 +57,9 @@ impl Pusher {
     pub async fn push(&mut self, announce: impl FnOnce(Expectation)) -> Result<PushReport, PushError> {
         let failed = |error| PushError::Io(self.floor, error);
         self.number += 1;
-        self.sequence += 1;
         let order = format!("push {}", self.number);
         announce(Expectation {
-            sequence: self.sequence,
+            sequence: self.number,
             kind: Type::Endpoint,
             name: ASSIGNMENT.into(),
             marker: Marker::Contains(marker(self.number).into_bytes().into()),

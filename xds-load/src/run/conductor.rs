@@ -1,6 +1,7 @@
 //! Takes a run through its phases.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering, mpsc::Receiver},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     client::board::Board,
+    floor::Pusher,
     mesh::{
         Mesh,
         churn::{Churn, Script},
@@ -37,8 +39,12 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// Runs a scenario.
 pub async fn run(scenario: Scenario) -> Result<Outcome> {
     let mesh = scenario.mesh.as_ref().map(|dir| {
-        let spec = Directories::new(dir).spec().context("no mesh: `xds-load mesh generate` makes one")?;
-        anyhow::Ok(Mesh::generate(spec)?)
+        let directories = Directories::new(dir);
+        let spec = directories.spec().context("no mesh: `xds-load mesh generate` makes one")?;
+        let mesh = Mesh::generate(spec)?;
+        // Back to how it was generated, whatever an earlier run has changed.
+        directories.write(&mesh)?;
+        anyhow::Ok(mesh)
     });
     let mesh = mesh.transpose()?;
     let board = Arc::new(Board::default());
@@ -60,6 +66,8 @@ pub async fn run(scenario: Scenario) -> Result<Outcome> {
 
 struct Conductor {
     scenario: Scenario,
+    /// The server's.
+    address: SocketAddr,
     /// As it is now.
     mesh: Option<Mesh>,
     board: Arc<Board>,
@@ -111,6 +119,7 @@ impl Conductor {
         }
         Ok(Self {
             scenario,
+            address: plan.target.address,
             mesh,
             board,
             lives,
@@ -148,6 +157,7 @@ impl Conductor {
                 }
             }
             Phase::Churn(script) => self.churn(&name, script.clone()).await?,
+            Phase::Push { times, seconds } => self.push(&name, *times, *seconds).await?,
             Phase::Reconnect(pace) => {
                 self.tell(|| Command::Reconnect(*pace));
                 // Until the last one has noticed.
@@ -240,6 +250,32 @@ impl Conductor {
         self.changes.expectations = self.board.announced() as u64;
         self.mesh = Some(churn.into_mesh());
         // Until everything has arrived, or nothing comes any more.
+        let quiet = Duration::from_secs_f64(self.scenario.verify.quiet);
+        self.quiet(phase, quiet).await;
+        Ok(())
+    }
+
+    /// Orders pushes from a floor; each is over when all have acknowledged it.
+    async fn push(&mut self, phase: &str, times: usize, seconds: f64) -> Result<()> {
+        let mut pusher = Pusher::new(self.address).await?;
+        let board = Arc::clone(&self.board);
+        for _ in 0..times {
+            let push = async {
+                let pushed = pusher.push(|expected| board.announce(vec![expected])).await?;
+                sleep(Duration::from_secs_f64(seconds)).await;
+                anyhow::Ok(pushed)
+            };
+            let report = tokio::select! {
+                pushed = push => pushed?,
+                () = self.look(phase) => unreachable!("it looks for ever"),
+            };
+            if report.acknowledged < report.streams {
+                let missing = report.streams - report.acknowledged;
+                self.failures.push(format!("{phase}: {missing} streams did not acknowledge a push"));
+            }
+            self.changes.changes += 1;
+        }
+        self.changes.expectations = self.board.announced() as u64;
         let quiet = Duration::from_secs_f64(self.scenario.verify.quiet);
         self.quiet(phase, quiet).await;
         Ok(())

@@ -108,6 +108,13 @@ pub enum Phase {
     Hold(f64),
     /// The mesh changes; ends when all changes have arrived, or `settle` after the last one.
     Churn(Script),
+    /// The server is a floor (`xds-load floor serve`), and sends its assignment to all.
+    Push {
+        /// How often.
+        times: usize,
+        /// Between two times.
+        seconds: f64,
+    },
     /// All proxies drop their connections and come back; ends when all are configured.
     Reconnect(Pace),
     /// A command, which may restart the server; ends when all proxies are configured again.
@@ -212,6 +219,7 @@ impl Phase {
             Self::Connect(_) => "connect",
             Self::Hold(_) => "hold",
             Self::Churn(_) => "churn",
+            Self::Push { .. } => "push",
             Self::Reconnect(_) => "reconnect",
             Self::Command(_) => "command",
             Self::Disconnect => "disconnect",
