@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::Parser;
-use landbridge::app::{Config, FileCluster};
 use tokio::task::LocalSet;
 use xds_load::{
     certificates::{Caller, Credentials, Pace, Pool, Requests, TokenKey, Watchers, check},
@@ -35,32 +34,15 @@ fn ports<const N: usize>() -> [SocketAddr; N] {
 
 /// A server that ends with the process.
 fn serve(dir: &Path, files: PathBuf) -> SocketAddr {
-    let [grpc_addr, secure_grpc_addr, http_addr, monitoring_addr] = ports();
-    let config = Config {
-        cluster_id: "cluster-0".into(),
-        files: vec![FileCluster { cluster: "cluster-0".into(), dir: files }],
-        state_dir: dir.join("state"),
-        ca_dir: Some(dir.join("ca")),
-        grpc_addr,
-        secure_grpc_addr,
-        http_addr,
-        monitoring_addr,
-        dev_token_issuer: true,
-        jwks: None,
-        token_audiences: vec!["istio-ca".into()],
-        workload_cert_ttl: Duration::from_secs(3600),
-        max_workload_cert_ttl: Duration::from_secs(24 * 3600),
-        custom_hosts: Vec::new(),
-        failover_by_default: true,
-        domain: "cluster.local".into(),
-        max_connection_age: Duration::from_secs(1800),
-        shutdown_duration: Duration::from_secs(1),
-    };
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(landbridge::app::serve(config)).unwrap();
-    });
-    secure_grpc_addr
+    let [grpc, secure, http, monitoring] = ports();
+    let arguments = format!(
+        "serve --cluster-id cluster-0 --files cluster-0={} --state-dir {dir}/state --ca-dir {dir}/ca --dev-token-issuer \
+         --grpc-addr {grpc} --secure-grpc-addr {secure} --http-addr {http} --monitoring-addr {monitoring} --log-level warn",
+        files.display(),
+        dir = dir.display(),
+    );
+    std::thread::spawn(move || landbridge(&arguments.split_whitespace().collect::<Vec<_>>()));
+    secure
 }
 
 const SERVER: &str = "istiod.istio-system.svc";
