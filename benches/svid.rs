@@ -1,9 +1,10 @@
-//! Workload certificates, in CPU time: a PEM request answered with a PEM chain, and a key with its chain made for SDS.
+//! Workload certificates: a PEM request answered with a PEM chain, and a key with its chain made for SDS, both in CPU time;
+//! and how long it takes until 10,000 streams have new ones.
 //! The floors are the bare signatures of the same library on the same bytes; what is above them is ours.
 
 mod cpu_time;
 
-use std::{sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -19,13 +20,17 @@ use landbridge::{
     ca::{
         authority::Authority,
         cert::Cert,
-        issue::{self, Issuer, Role, San, Template},
+        issue::{self, Issuer, Role, Template},
         key::{KeyType, PrivateKey},
+        secret::CERTIFICATE,
         service::answer,
+        signers::Signers,
+        svid::{Svid, SvidStore},
     },
     model::identity::Spiffe,
 };
 use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// So many keys and identities in turn, so that no branch or cache line knows the next one.
@@ -78,11 +83,7 @@ fn sds(c: &mut Criterion<CpuTime>) {
     group.bench_function("landbridge", |b| {
         b.iter(|| {
             let identity = next.next().expect("a cycle");
-            let key = PrivateKey::generate(KeyType::EcdsaP256).expect("a key");
-            let issued = authority
-                .issue(key.public_key_info(), &[San::Uri(identity.to_string())], DAY)
-                .expect("issued");
-            (authority.chain_pem(&issued.der), key.to_pem().expect("a key"))
+            Svid::issue(identity, &authority, DAY).expect("issued")
         });
     });
     let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key");
@@ -91,6 +92,63 @@ fn sds(c: &mut Criterion<CpuTime>) {
         b.iter(|| {
             let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key");
             (key, signer.sign(&SystemRandom::new(), &message).expect("signed"))
+        });
+    });
+    group.finish();
+}
+
+/// 10,000 streams have their certificates, and the intermediate is replaced: until each has been woken with its new one.
+/// Wall time of all threads together, and beside it the signatures alone on all cores.
+fn rotation(c: &mut Criterion) {
+    const IDENTITIES: usize = 10_000;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut group = c.benchmark_group("svid_rotation");
+    group.sample_size(10).throughput(Throughput::Elements(IDENTITIES as u64));
+    let authorities: Vec<_> = (0..2).map(|_| Arc::new(authority(KeyType::EcdsaP256))).collect();
+    let (sender, receiver) = watch::channel(authorities[0].clone());
+    let store = Arc::new(SvidStore::new(receiver, DAY, Signers::start()));
+    let renewing = runtime.spawn({
+        let store = store.clone();
+        async move { store.run().await }
+    });
+    let (woken, mut wakes) = mpsc::unbounded_channel();
+    for n in 0..IDENTITIES {
+        let name = format!("workload-{n}");
+        let identity = Spiffe::new("cluster.local", "production", &name).expect("a valid identity");
+        let mut secret = store.secret(&identity, CERTIFICATE, None).expect("a known name");
+        let woken = woken.clone();
+        runtime.spawn(async move {
+            while secret.current().is_some() && secret.changed().await && woken.send(()).is_ok() {}
+        });
+    }
+    let mut next = authorities.iter().cycle();
+    next.next();
+    group.bench_function("landbridge", |b| {
+        b.iter(|| {
+            sender.send_replace(next.next().expect("a cycle").clone());
+            runtime.block_on(async {
+                for _ in 0..IDENTITIES {
+                    wakes.recv().await.expect("a renewed certificate");
+                }
+            });
+        });
+    });
+    renewing.abort();
+    let signer = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key");
+    group.bench_function("floor_generate_and_sign", |b| {
+        b.iter(|| {
+            std::thread::scope(|scope| {
+                for _ in 0..cores {
+                    scope.spawn(|| {
+                        for _ in 0..IDENTITIES / cores {
+                            let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key");
+                            let signature = signer.sign(&SystemRandom::new(), &[7; 400]).expect("signed");
+                            black_box((key, signature));
+                        }
+                    });
+                }
+            });
         });
     });
     group.finish();
@@ -161,4 +219,5 @@ criterion_group! {
     config = Criterion::default().with_measurement(CpuTime);
     targets = request, sds
 }
-criterion_main!(benches);
+criterion_group!(storms, rotation);
+criterion_main!(benches, storms);

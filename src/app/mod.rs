@@ -37,6 +37,7 @@ use crate::{
         metrics::CaMetrics,
         server_cert,
         service::{CertificateService, Lifetimes},
+        signers::Signers,
         svid::SvidStore,
     },
     index::Options,
@@ -157,7 +158,8 @@ pub async fn serve(config: Config) -> Result<()> {
     let source = CaSource::choose(config.ca_dir.as_deref(), &config.state_dir, &trust_domain);
     let (live, authority) = Live::open(source).context("no certificate authority")?;
     tasks.spawn("certificate authority", live.run());
-    let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl));
+    let signers = Signers::start();
+    let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl, signers.clone()));
     tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
     let authenticator = Arc::new(authenticator(&config, &trust_domain)?);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
@@ -183,7 +185,8 @@ pub async fn serve(config: Config) -> Result<()> {
         Access::Authenticated(Arc::new(authenticate::ByCredentials(authenticator.clone()))),
     );
     let lifetimes = Lifetimes { default: config.workload_cert_ttl, max: config.max_workload_cert_ttl };
-    CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics).mount(&mut secure);
+    CertificateService::new(authority.clone(), authenticator, lifetimes, ca_metrics, signers)
+        .mount(&mut secure);
     let names = server_cert::dns_names(&root_namespace, &config.domain, &config.custom_hosts);
     let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
 

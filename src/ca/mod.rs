@@ -20,13 +20,9 @@ pub mod secret;
 pub mod self_signed;
 pub mod server_cert;
 pub mod service;
+pub mod signers;
 pub mod svid;
 #[cfg(test)]
 mod testing;
 
 pub use authority::{Authority, CaError};
-
-/// How many threads may sign without getting in the way of those that serve: one fewer than there are cores.
-fn spare_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
-}

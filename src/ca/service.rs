@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::request::Parts;
 use landbridge_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::value::Kind;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::Status;
 use tracing::{debug, warn};
 
@@ -14,6 +14,7 @@ use super::authority::{Authority, CaError};
 use super::csr::{self, CsrError};
 use super::issue::San;
 use super::metrics::{CaMetrics, SignErrorLabels};
+use super::signers::Signers;
 use crate::authn::{Authenticator, PeerCertificate};
 use crate::grpc::Router;
 use crate::model::identity::Spiffe;
@@ -39,7 +40,7 @@ pub struct CertificateService {
     authenticator: Arc<Authenticator>,
     lifetimes: Lifetimes,
     metrics: CaMetrics,
-    slow: Semaphore,
+    signers: Arc<Signers>,
 }
 
 /// Why a request gets no certificate.
@@ -85,10 +86,10 @@ impl CertificateService {
         authenticator: Arc<Authenticator>,
         lifetimes: Lifetimes,
         metrics: CaMetrics,
+        signers: Arc<Signers>,
     ) -> Self {
         metrics.observe(&authority.borrow());
-        let slow = Semaphore::new(super::spare_cores());
-        Self { authority, authenticator, lifetimes, metrics, slow }
+        Self { authority, authenticator, lifetimes, metrics, signers }
     }
 
     /// Adds the service to a port's.
@@ -155,7 +156,7 @@ impl CertificateService {
 
     /// Where it is done depends on what it costs. With ECDSA it is 0.1 ms: handing it to another thread would cost a
     /// tenth of that. An RSA key takes 0.8 ms (2048 bits) to 6 ms (4096), and a mesh that starts would keep all threads
-    /// that serve streams busy; so it goes to other threads, one fewer than there are cores, and the rest waits in order.
+    /// that serve streams busy; so it goes to [`Signers`], and the rest waits in order.
     async fn sign(
         &self,
         authority: Arc<Authority>,
@@ -166,12 +167,8 @@ impl CertificateService {
         if !authority.key().is_slow() {
             return Ok(answer(&authority, &identity, &csr, ttl));
         }
-        let stopped = || Status::unavailable("the server stops");
-        let turn = self.slow.acquire().await.map_err(|_| stopped())?;
-        #[expect(clippy::disallowed_methods, reason = "few at once, none longer than a signature")]
-        let signed = tokio::task::spawn_blocking(move || answer(&authority, &identity, &csr, ttl)).await;
-        drop(turn);
-        signed.map_err(|_| stopped())
+        let signed = self.signers.run(move || answer(&authority, &identity, &csr, ttl)).await;
+        signed.ok_or_else(|| Status::unavailable("there is no thread for signing"))
     }
 
     fn sign_error(&self, error: &'static str) {

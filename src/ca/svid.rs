@@ -11,9 +11,11 @@ mod version;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
@@ -23,8 +25,9 @@ use zeroize::Zeroizing;
 
 use super::authority::{Authority, CaError};
 use super::issue::San;
-use super::key::{KeyType, PrivateKey};
+use super::key::{KeyError, KeyType, PrivateKey};
 use super::secret as sds;
+use super::signers::Signers;
 use crate::model::identity::Spiffe;
 use crate::snapshot::{Encoded, Version};
 
@@ -34,8 +37,9 @@ pub use secret::SvidSecret;
 const RETRY: Duration = Duration::from_secs(10);
 /// How often entries that nobody holds are dropped. Until then a proxy that reconnects finds its certificate again.
 const SWEEP: Duration = Duration::from_secs(60);
-/// Renewals between two looks at other tasks: one costs 0.1 ms with ECDSA, 2 ms and more with an RSA authority.
-const BATCH: usize = 16;
+
+/// So many certificates at most wait to be made or published: a request waits behind them, with an RSA key 0.1 s.
+const AHEAD: usize = 128;
 
 /// A workload's certificate with its private key.
 pub struct Svid {
@@ -62,10 +66,17 @@ pub struct SvidStore {
     in_use: watch::Sender<Arc<Authority>>,
     /// An entry was added whose renewal may be due earlier than what `run` waits for.
     added: Notify,
+    signers: Arc<Signers>,
 }
 
 /// The bytes of one secret; always present here, optional because other providers may not have theirs yet.
 type SecretReceiver = watch::Receiver<Option<Arc<Encoded>>>;
+
+/// A certificate and its bytes, made where nobody waits for a lock.
+struct Made {
+    svid: Arc<Svid>,
+    secret: Arc<Encoded>,
+}
 
 struct Entry {
     sender: watch::Sender<Arc<Svid>>,
@@ -78,7 +89,8 @@ struct Entry {
 // === impl Svid ===
 
 impl Svid {
-    fn issue(identity: &Spiffe, authority: &Arc<Authority>, ttl: Duration) -> Result<Self, CaError> {
+    /// Makes a key and a certificate for it.
+    pub fn issue(identity: &Spiffe, authority: &Arc<Authority>, ttl: Duration) -> Result<Self, CaError> {
         let key = PrivateKey::generate(KeyType::EcdsaP256)?;
         let issued = authority.issue(key.public_key_info(), &[San::Uri(identity.to_string())], ttl)?;
         Ok(Self {
@@ -103,11 +115,20 @@ impl fmt::Debug for Svid {
     }
 }
 
+// === impl Made ===
+
+impl Made {
+    fn new(identity: &Spiffe, authority: &Arc<Authority>, ttl: Duration) -> Result<Self, CaError> {
+        let svid = Arc::new(Svid::issue(identity, authority, ttl)?);
+        Ok(Self { secret: encode_certificate(&svid), svid })
+    }
+}
+
 // === impl SvidStore ===
 
 impl SvidStore {
     /// A store whose certificates are valid for `ttl`, shorter where the authority itself ends earlier.
-    pub fn new(authority: watch::Receiver<Arc<Authority>>, ttl: Duration) -> Self {
+    pub fn new(authority: watch::Receiver<Arc<Authority>>, ttl: Duration, signers: Arc<Signers>) -> Self {
         let current = authority.borrow().clone();
         Self {
             authority,
@@ -116,6 +137,7 @@ impl SvidStore {
             roots: watch::Sender::new(Some(encode_roots(&current))),
             in_use: watch::Sender::new(current),
             added: Notify::new(),
+            signers,
         }
     }
 
@@ -160,21 +182,38 @@ impl SvidStore {
             return Ok(look(entry));
         }
         // Outside the lock: signing takes milliseconds with an RSA authority, and other streams must not wait for it.
-        let svid = Arc::new(Svid::issue(identity, &authority, self.ttl)?);
+        let made = Made::new(identity, &authority, self.ttl)?;
         let mut entries = self.entries.lock();
         let found = match entries.get_mut(identity) {
             Some(entry) => {
                 // Unless another stream of the same workload was quicker.
                 if !entry.is_usable(&authority) {
-                    entry.publish(svid);
+                    entry.publish(made);
                 }
                 look(entry)
             }
-            None => look(entries.entry(identity.clone()).or_insert(Entry::new(svid))),
+            None => look(entries.entry(identity.clone()).or_insert(Entry::new(made))),
         };
         drop(entries);
         self.added.notify_one();
         Ok(found)
+    }
+
+    /// [`Self::with_entry`] for a stream's task, which must not be kept for milliseconds by a slow key.
+    async fn receiver(self: &Arc<Self>, identity: &Spiffe) -> Result<SecretReceiver, CaError> {
+        let authority = self.authority.borrow().clone();
+        let held = |entry: &Entry| entry.secret.subscribe();
+        if !authority.key().is_slow() {
+            return self.with_entry(identity, held);
+        }
+        let (store, identity) = (self.clone(), identity.clone());
+        let made = self.signers.run(move || store.with_entry(&identity, held)).await;
+        made.unwrap_or(Err(CaError::Key(KeyError::Crypto("sign: there is no thread for it"))))
+    }
+
+    /// Whether the key that signs takes milliseconds.
+    fn is_slow(&self) -> bool {
+        self.authority.borrow().key().is_slow()
     }
 
     /// How many identities have a certificate now.
@@ -229,6 +268,7 @@ impl SvidStore {
         });
     }
 
+    /// Ends when all that is due is renewed, or when another authority signs.
     async fn renew_due(&self, authority: &Arc<Authority>) {
         let now = Instant::now();
         let mut due: Vec<(Instant, Spiffe)> = self
@@ -242,22 +282,32 @@ impl SvidStore {
             .collect();
         // What is due for longest first.
         due.sort_unstable();
-        for (count, (_, identity)) in due.iter().enumerate() {
-            self.renew(identity, authority);
-            if count % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
+        let renewals = stream::iter(due).map(|(_, identity)| {
+            let (authority, ttl) = (authority.clone(), self.ttl);
+            self.signers.run(move || {
+                let made = Made::new(&identity, &authority, ttl);
+                (identity, made)
+            })
+        });
+        // In order, and each is published while the next ones are made.
+        let mut renewals = pin!(renewals.buffered(AHEAD));
+        while Arc::ptr_eq(&self.authority.borrow(), authority) {
+            match renewals.next().await {
+                Some(Some((identity, renewed))) => self.install(&identity, renewed),
+                // No thread made it: it is still due.
+                Some(None) => tokio::time::sleep(RETRY).await,
+                None => return,
             }
         }
     }
 
-    fn renew(&self, identity: &Spiffe, authority: &Arc<Authority>) {
-        let renewed = Svid::issue(identity, authority, self.ttl).map(Arc::new);
+    fn install(&self, identity: &Spiffe, renewed: Result<Made, CaError>) {
         let mut entries = self.entries.lock();
         let Some(entry) = entries.get_mut(identity) else { return };
         match renewed {
-            Ok(svid) => {
-                debug!(%identity, not_after = %svid.not_after, "workload certificate renewed");
-                entry.publish(svid);
+            Ok(made) => {
+                debug!(%identity, not_after = %made.svid.not_after, "workload certificate renewed");
+                entry.publish(made);
             }
             Err(error) => {
                 let not_after = entry.sender.borrow().not_after;
@@ -284,20 +334,20 @@ impl fmt::Debug for SvidStore {
 // === impl Entry ===
 
 impl Entry {
-    fn new(svid: Arc<Svid>) -> Self {
+    fn new(made: Made) -> Self {
         Self {
-            renew_at: Instant::now() + renew_after(&svid),
+            renew_at: Instant::now() + renew_after(&made.svid),
             failed: false,
-            secret: watch::Sender::new(Some(encode_certificate(&svid))),
-            sender: watch::Sender::new(svid),
+            secret: watch::Sender::new(Some(made.secret)),
+            sender: watch::Sender::new(made.svid),
         }
     }
 
-    fn publish(&mut self, svid: Arc<Svid>) {
-        self.renew_at = Instant::now() + renew_after(&svid);
+    fn publish(&mut self, made: Made) {
+        self.renew_at = Instant::now() + renew_after(&made.svid);
         self.failed = false;
-        self.secret.send_replace(Some(encode_certificate(&svid)));
-        self.sender.send_replace(svid);
+        self.secret.send_replace(Some(made.secret));
+        self.sender.send_replace(made.svid);
     }
 
     fn version(&self) -> Option<Version> {

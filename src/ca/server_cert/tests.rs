@@ -7,6 +7,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::authn::PeerCertificate;
+use crate::ca::signers::Signers;
 use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_authority, mk_root, mk_watched};
 use crate::model::identity::Spiffe;
@@ -82,7 +83,7 @@ async fn clients_come_with_and_without_a_certificate() {
     connect(&config, &mk_client(&root, None), "another.name").await.unwrap_err();
 
     let identity = Spiffe::new("cluster.local", "a", "b").unwrap();
-    let store = SvidStore::new(authority, Duration::from_secs(3600));
+    let store = SvidStore::new(authority, Duration::from_secs(3600), Signers::start());
     let svid = store.subscribe(&identity).unwrap().borrow().clone();
     let (seen, _) =
         connect(&config, &mk_client(&root, Some((&svid.chain_pem, &svid.key_pem))), NAME).await.unwrap();
@@ -95,7 +96,7 @@ async fn a_certificate_of_a_foreign_root_is_refused() {
     let (_sender, authority) = mk_watched(&root);
     let config = server_config(authority, &[NAME.to_owned()]).unwrap();
     let (_foreign_sender, foreign) = mk_watched(&foreign);
-    let store = SvidStore::new(foreign, Duration::from_secs(3600));
+    let store = SvidStore::new(foreign, Duration::from_secs(3600), Signers::start());
     let svid = store.subscribe(&Spiffe::new("cluster.local", "a", "b").unwrap()).unwrap().borrow().clone();
     let client = mk_client(&root, Some((&svid.chain_pem, &svid.key_pem)));
     connect(&config, &client, NAME).await.unwrap_err();
@@ -121,7 +122,7 @@ async fn a_root_that_was_taken_out_no_longer_opens_the_door() {
     let (old, new) = (mk_root("old"), mk_root("new"));
     let (sender, authority) = mk_watched(&old);
     let config = server_config(authority.clone(), &[NAME.to_owned()]).unwrap();
-    let store = SvidStore::new(authority, Duration::from_secs(3600));
+    let store = SvidStore::new(authority, Duration::from_secs(3600), Signers::start());
     let svid = store.subscribe(&Spiffe::new("cluster.local", "a", "b").unwrap()).unwrap().borrow().clone();
     let with_old = mk_client(&old, Some((&svid.chain_pem, &svid.key_pem)));
     connect(&config, &with_old, NAME).await.unwrap();

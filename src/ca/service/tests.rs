@@ -8,6 +8,7 @@ use super::*;
 use crate::authn::dev_issuer::{DevIssuer, Subject};
 use crate::ca::cert::Cert;
 use crate::ca::server_cert::server_config;
+use crate::ca::signers::Signers;
 use crate::ca::svid::SvidStore;
 use crate::ca::testing::{Root, mk_root, mk_rsa_authority, mk_watched};
 use crate::grpc::Router;
@@ -45,6 +46,7 @@ async fn in_world<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
         Arc::new(authenticator),
         Lifetimes::default(),
         metrics.clone(),
+        Signers::start(),
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -142,7 +144,7 @@ async fn an_agent_gets_a_certificate_of_its_own_identity_only() {
 #[tokio::test]
 async fn a_certificate_is_renewed_with_itself() {
     in_world(async |world| {
-        let store = SvidStore::new(world.authority.clone(), Duration::from_secs(3600));
+        let store = SvidStore::new(world.authority.clone(), Duration::from_secs(3600), Signers::start());
         let svid =
             store.subscribe(&Spiffe::new("cluster.local", "a", "b").unwrap()).unwrap().borrow().clone();
         let mut client = world.client(Some(Identity::from_pem(&svid.chain_pem, svid.key_pem.as_str()))).await;

@@ -57,7 +57,12 @@ impl SvidSecret {
             debug!(identity = %waiting.identity, for_seconds = rest.as_secs(), "the proxy keeps its certificate");
             return Self(State::Waiting(waiting));
         }
-        match waiting.make() {
+        if waiting.store.is_slow() {
+            // It is due, and made when it is waited for.
+            return Self(State::Waiting(waiting));
+        }
+        let made = waiting.store.with_entry(&waiting.identity, |entry| entry.secret.subscribe());
+        match waiting.outcome(made) {
             Some(receiver) => Self(State::Shared(receiver)),
             None => Self(State::Waiting(waiting)),
         }
@@ -77,7 +82,6 @@ impl SvidSecret {
             match &mut self.0 {
                 State::Shared(receiver) => return receiver.changed().await.is_ok(),
                 State::Waiting(waiting) => {
-                    // Nothing is awaited after this, so nothing is lost with a dropped future.
                     if let Some(receiver) = waiting.due().await {
                         self.0 = State::Shared(receiver);
                         return true;
@@ -104,12 +108,13 @@ impl Waiting {
                 }
             }
         }
-        self.make()
+        // This may be dropped from here on, and must go on here when it is called again.
+        (self.kept, self.until) = (None, Instant::now());
+        let made = self.store.receiver(&self.identity).await;
+        self.outcome(made)
     }
 
-    fn make(&mut self) -> Option<SecretReceiver> {
-        let made: Result<_, CaError> =
-            self.store.with_entry(&self.identity, |entry| entry.secret.subscribe());
+    fn outcome(&mut self, made: Result<SecretReceiver, CaError>) -> Option<SecretReceiver> {
         made.inspect_err(|error| {
             warn!(identity = %self.identity, %error, retry_in = ?RETRY, "a workload certificate cannot be made");
             (self.kept, self.until) = (None, Instant::now() + RETRY);
@@ -126,7 +131,8 @@ mod tests {
 
     use super::*;
     use crate::ca::secret::{CERTIFICATE, ROOTS};
-    use crate::ca::testing::{Root, mk_authority, mk_root, mk_watched};
+    use crate::ca::signers::Signers;
+    use crate::ca::testing::{Root, mk_authority, mk_root, mk_rsa_authority, mk_watched};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -141,7 +147,8 @@ mod tests {
     fn mk_world(ttl: Duration) -> World {
         let root = mk_root("root");
         let (sender, authority) = mk_watched(&root);
-        let stores = [authority.clone(), authority].map(|authority| Arc::new(SvidStore::new(authority, ttl)));
+        let stores = [authority.clone(), authority]
+            .map(|authority| Arc::new(SvidStore::new(authority, ttl, Signers::start())));
         World { root, sender, stores, identity: Spiffe::new("cluster.local", "production", "a").unwrap() }
     }
 
@@ -161,6 +168,15 @@ mod tests {
 
     fn version(secret: &mut SvidSecret) -> Option<Version> {
         secret.current().map(|encoded| encoded.version)
+    }
+
+    async fn arrives(secret: &mut SvidSecret) -> Option<Version> {
+        loop {
+            match version(secret) {
+                None => assert!(secret.changed().await),
+                version => return version,
+            }
+        }
     }
 
     #[tokio::test]
@@ -225,6 +241,36 @@ mod tests {
             assert!(renewed.is_some() && renewed != known);
         };
         world.run(story).await;
+    }
+
+    /// The stream's task only waits, for however long it takes, and may ask again in between.
+    #[tokio::test]
+    async fn a_slow_key_signs_elsewhere() {
+        let world = mk_world(DAY);
+        world.sender.send_replace(mk_rsa_authority(&world.root, "rsa"));
+        let mut secrets = [world.ask(1, None), world.ask(1, None)];
+        assert!(secrets.iter_mut().all(|secret| secret.current().is_none()), "not yet");
+        let _ = secrets[0].changed().now_or_never();
+        let story = async {
+            let [first, second] = &mut secrets;
+            [arrives(first).await, arrives(second).await]
+        };
+        let [first, second] = world.run(story).await;
+        assert!(first.is_some() && first == second, "one certificate for both");
+
+        // What was begun and dropped is not forgotten: here the wait for another authority's certificate.
+        let mut kept = world.ask(0, first);
+        assert_eq!(version(&mut kept), None);
+        assert!(kept.changed().now_or_never().is_none());
+        let story = async {
+            world.sender.send_replace(mk_rsa_authority(&world.root, "another"));
+            let mut roots = world.stores[0].in_use.subscribe();
+            tokio::select! { () = world.stores[0].run() => {}, changed = roots.changed() => changed.unwrap() }
+            let _ = kept.changed().now_or_never();
+            arrives(&mut kept).await
+        };
+        let renewed = world.run(story).await;
+        assert!(renewed.is_some() && renewed != first);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ const TTL: Duration = Duration::from_secs(100);
 #[tokio::test]
 async fn a_workload_gets_its_own_certificate_and_streams_share_it() {
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = SvidStore::new(authority, TTL);
+    let store = SvidStore::new(authority, TTL, Signers::start());
     let first = store.subscribe(&mk_identity("a")).unwrap();
     let again = store.subscribe(&mk_identity("a")).unwrap();
     let other = store.subscribe(&mk_identity("b")).unwrap();
@@ -30,7 +30,7 @@ async fn a_workload_gets_its_own_certificate_and_streams_share_it() {
 async fn it_is_renewed_at_half_life_with_a_new_key() {
     const SHORT: Duration = Duration::from_secs(3);
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = SvidStore::new(authority, SHORT);
+    let store = SvidStore::new(authority, SHORT, Signers::start());
     let story = async {
         let mut svid = store.subscribe(&mk_identity("a")).unwrap();
         let first = svid.borrow_and_update().clone();
@@ -48,7 +48,7 @@ async fn it_is_renewed_at_half_life_with_a_new_key() {
 #[tokio::test]
 async fn half_lives_are_spread() {
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = SvidStore::new(authority, TTL);
+    let store = SvidStore::new(authority, TTL, Signers::start());
     let svid = store.subscribe(&mk_identity("a")).unwrap().borrow().clone();
     let parts: Vec<f64> = (0..200).map(|_| renew_after(&svid).as_secs_f64() / TTL.as_secs_f64()).collect();
     assert!(parts.iter().all(|part| (0.4..0.56).contains(part)), "{parts:?}");
@@ -60,7 +60,7 @@ async fn half_lives_are_spread() {
 async fn a_new_authority_renews_all_at_once() {
     let root = mk_root("root");
     let (sender, authority) = mk_watched(&root);
-    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600), Signers::start());
     let story = async {
         let mut svids: Vec<_> =
             (0..40).map(|n| store.subscribe(&mk_identity(&format!("w{n}"))).unwrap()).collect();
@@ -78,10 +78,37 @@ async fn a_new_authority_renews_all_at_once() {
 }
 
 #[tokio::test]
+async fn an_authority_that_comes_in_the_middle_of_a_renewal_is_the_last_one() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600), Signers::start());
+    let issuer = |svid: &watch::Receiver<Arc<Svid>>| {
+        Cert::all_from_pem(svid.borrow().chain_pem.as_bytes()).unwrap()[1].subject.clone()
+    };
+    let story = async {
+        let mut svids: Vec<_> =
+            (0..500).map(|n| store.subscribe(&mk_identity(&format!("w{n}"))).unwrap()).collect();
+        sender.send_replace(mk_authority(&root, "second", time::Duration::days(1)));
+        // What is due first is renewed first, so this one comes among the first.
+        futures::future::select_all(svids.iter_mut().map(|svid| Box::pin(svid.changed()))).await.0.unwrap();
+        let renewed = svids.iter().filter(|svid| issuer(svid) == "O=mesh, CN=second").count();
+        assert!(renewed < 500, "{renewed}");
+        sender.send_replace(mk_authority(&root, "third", time::Duration::days(1)));
+        for svid in &mut svids {
+            svid.wait_for(|svid| svid.authority.signer().subject == "O=mesh, CN=third").await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = store.run() => unreachable!(),
+        outcome = tokio::time::timeout(Duration::from_secs(30), story) => outcome.expect("renewed at once"),
+    }
+}
+
+#[tokio::test]
 async fn new_roots_alone_renew_nothing() {
     let root = mk_root("root");
     let (sender, authority) = mk_watched(&root);
-    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600));
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600), Signers::start());
     let svid = store.subscribe(&mk_identity("a")).unwrap();
     let current = sender.borrow().clone();
     let key = PrivateKey::from_pem(current.key().to_pem().unwrap().as_bytes()).unwrap();
@@ -103,7 +130,7 @@ async fn new_roots_alone_renew_nothing() {
 #[tokio::test]
 async fn what_nobody_holds_is_forgotten_but_not_between_two_connections() {
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = Arc::new(SvidStore::new(authority, Duration::from_secs(24 * 3600)));
+    let store = Arc::new(SvidStore::new(authority, Duration::from_secs(24 * 3600), Signers::start()));
     let held = store.subscribe(&mk_identity("held")).unwrap();
     let before = store.subscribe(&mk_identity("reconnects")).unwrap().borrow().clone();
     let after = store.subscribe(&mk_identity("reconnects")).unwrap();
@@ -124,7 +151,7 @@ async fn what_nobody_holds_is_forgotten_but_not_between_two_connections() {
 async fn an_authority_at_its_end_makes_no_busy_loop_and_breaks_nothing() {
     let root = mk_root("root");
     let (sender, authority) = mk_watched(&root);
-    let store = SvidStore::new(authority, TTL);
+    let store = SvidStore::new(authority, TTL, Signers::start());
     let svid = store.subscribe(&mk_identity("a")).unwrap();
     let before = svid.borrow().clone();
     let dying = mk_authority(&root, "dying", time::Duration::seconds(1));
@@ -148,7 +175,7 @@ async fn secrets_are_what_envoy_expects() {
     use landbridge_proto::envoy::extensions::transport_sockets::tls::v3::{Secret, secret::Type};
     use prost::Message;
     let (_sender, authority) = mk_watched(&mk_root("root"));
-    let store = SvidStore::new(authority, TTL);
+    let store = SvidStore::new(authority, TTL, Signers::start());
     let svid = store.subscribe(&mk_identity("a")).unwrap().borrow().clone();
     let inline = |source: Option<landbridge_proto::envoy::config::core::v3::DataSource>| match source
         .unwrap()

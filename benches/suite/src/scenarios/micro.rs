@@ -18,6 +18,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("svid_request/ecdsa", Target::AtMost(1e9 / 9_500.0)),
     ("svid_request/rsa2048", Target::Floors(1.02)),
     ("svid_sds", Target::AtMost(1e9 / 22_000.0)),
+    ("svid_rotation", Target::AtMost(1e9)),
 ];
 
 /// Runs the bench target with the scenario's name.
