@@ -60,7 +60,7 @@ pub enum KeyType {
     /// ECDSA P-256: about 35 times as fast to sign with as RSA 2048 (`performance.md` B1).
     #[default]
     EcdsaP256,
-    /// RSA 2048, what istiod makes for its own certificates.
+    /// RSA 2048, what istiod makes for its own authority.
     Rsa2048,
     /// RSA 4096, for certificate authorities that must be RSA.
     Rsa4096,
@@ -213,14 +213,6 @@ impl PrivateKey {
         match &self.pair {
             Pair::Rsa(_) => true,
             Pair::Ec(_, curve) => *curve != Curve::P256,
-        }
-    }
-
-    /// The kind of key to use for certificates next to this one: istiod's own certificate is RSA unless its CA is not.
-    pub fn companion_type(&self) -> KeyType {
-        match &self.pair {
-            Pair::Rsa(_) => KeyType::Rsa2048,
-            Pair::Ec(..) => KeyType::EcdsaP256,
         }
     }
 }

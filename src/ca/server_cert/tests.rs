@@ -7,9 +7,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::authn::PeerCertificate;
+use crate::ca::cert::Cert;
 use crate::ca::signers::Signers;
 use crate::ca::svid::SvidStore;
-use crate::ca::testing::{Root, mk_authority, mk_root, mk_watched};
+use crate::ca::testing::{Root, mk_authority, mk_root, mk_rsa_authority, mk_watched};
 use crate::model::identity::Spiffe;
 use crate::pem;
 
@@ -62,6 +63,19 @@ async fn connect(
     };
     let (server, client) = tokio::join!(server, client);
     Ok((server?, client?))
+}
+
+/// Its handshakes cost what those of an ECDSA authority cost.
+#[tokio::test]
+async fn under_an_rsa_authority_our_own_certificate_is_ecdsa() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    sender.send_replace(mk_rsa_authority(&root, "rsa"));
+    let config = server_config(authority, &[NAME.to_owned()]).unwrap();
+    let (_, shown) = connect(&config, &mk_client(&root, None), NAME).await.unwrap();
+    let types: Vec<_> =
+        shown.into_iter().map(|der| Cert::from_der(der.into_owned()).unwrap().key_type).collect();
+    assert_eq!(types, ["ECDSA P-256", "RSA 2048"]);
 }
 
 #[tokio::test]
