@@ -1,8 +1,10 @@
 //! `make bench`: runs the scenarios one after the other, and writes `report.md` and `report.json`.
 
+mod bed;
 mod criterion;
 mod instructions;
 mod machine;
+mod process;
 mod report;
 mod scenarios;
 
@@ -27,6 +29,12 @@ enum Command {
         /// Only these.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
+        /// Ten minutes of churn instead of one, and so on.
+        #[arg(long)]
+        long: bool,
+        /// A tenth of the proxies, or less: to see whether all of it works. The figures are not those of the targets.
+        #[arg(long, value_name = "DIVISOR", default_value_t = 1)]
+        scale: usize,
         /// Where cargo builds; the report goes to its folder `bench`.
         #[arg(long, default_value = "target")]
         target: PathBuf,
@@ -46,7 +54,10 @@ enum Command {
 
 fn main() -> Result<()> {
     match Args::parse().command {
-        Command::Run { only, target } => run(&only, target),
+        Command::Run { only, long, scale, target } => {
+            let target = std::path::absolute(target)?;
+            run(&only, &Setting { target, long, scale: scale.max(1) })
+        }
         Command::List => {
             scenarios::ALL.iter().for_each(|s| println!("{:<16} {}", s.name, s.about));
             Ok(())
@@ -55,15 +66,14 @@ fn main() -> Result<()> {
     }
 }
 
-fn run(only: &[String], target: PathBuf) -> Result<()> {
+fn run(only: &[String], setting: &Setting) -> Result<()> {
     let chosen = scenarios::chosen(only)?;
-    let setting = Setting { target: std::path::absolute(target)? };
     let directory = setting.target.join("bench");
     let mut report = Report { machine: Machine::read(), figures: Vec::new() };
     let mut failed = Vec::new();
     for (i, scenario) in chosen.iter().enumerate() {
         println!("bench: {} of {}: {}, {}", i + 1, chosen.len(), scenario.name, scenario.about);
-        match (scenario.run)(&setting, scenario.name) {
+        match (scenario.run)(setting, scenario.name) {
             Ok(figures) => report.figures.extend(figures),
             Err(error) => {
                 eprintln!("bench: {} failed: {error:#}", scenario.name);

@@ -33,6 +33,8 @@ pub struct Figure {
 pub enum Target {
     /// At most so much.
     AtMost(f64),
+    /// At least so much.
+    AtLeast(f64),
     /// At most so many times the floor.
     Floors(f64),
 }
@@ -63,6 +65,7 @@ impl Figure {
     pub fn target(mut self, target: Target) -> Self {
         let (text, met) = match target {
             Target::AtMost(limit) => (format!("<= {}", number(limit)), Some(self.value <= limit)),
+            Target::AtLeast(limit) => (format!(">= {}", number(limit)), Some(self.value >= limit)),
             Target::Floors(limit) => (format!("<= {limit}x floor"), self.ratio.map(|ratio| ratio <= limit)),
         };
         (self.target, self.met) = (Some(text), met);

@@ -1,0 +1,263 @@
+//! How long a change takes to reach the proxies that see it, and what it costs.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::Setting;
+use crate::{
+    bed::{Bed, merged},
+    process::Process,
+    report::{Figure, Target},
+};
+
+const CONNECT: &str = "connect";
+
+/// The first service of a generated mesh, as its cluster is called.
+const FIRST: &str = "outbound|80||service-0.namespace-0.svc.cluster.local";
+
+/// Proxies that follow `eds` names only, of which each draws so many.
+fn followers(proxies: usize, names: &str, draw: usize) -> Value {
+    json!({ "proxies": proxies, "ask": { "types": [], "subscribe": [format!("eds:{names}")], "draw": draw } })
+}
+
+/// The clusters of a generated mesh of so many services, in a file for `@FILE`.
+fn names(bed: &Bed, services: usize, namespaces: usize) -> Result<String> {
+    let name =
+        |i: usize| format!("outbound|80||service-{i}.namespace-{}.svc.cluster.local\n", i % namespaces);
+    let path = bed.path("names");
+    std::fs::write(&path, (0..services).map(name).collect::<String>())?;
+    Ok(format!("@{}", path.display()))
+}
+
+/// `seconds` of flips, so many in a second.
+fn flips(per_second: f64, seconds: f64) -> Value {
+    json!({ "churn": { "rate": { "perSecond": per_second, "seconds": seconds, "replace": 0.0 } } })
+}
+
+/// Time to the bytes in a client, beside 40 proxies that each wait for the kernel once.
+pub fn flip(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let server = bed.server(&[])?;
+    let what = followers(setting.proxies(2_000), &names(&bed, 1_000, 10)?, 20);
+    let measured = bed.load(merged(
+        what,
+        json!({
+            "server": server.plaintext.to_string(),
+            "serverPid": server.process.pid(),
+            "mesh": bed.mesh(),
+            "phases": [{ CONNECT: {} }, flips(5.0, 30.0)],
+        }),
+    ))?;
+    Ok(vec![
+        Figure::new(
+            scenario,
+            "file written to client's bytes, p50",
+            measured.get("change.eds.p50")? * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(1.0)),
+        Figure::new(scenario, "p99", measured.get("change.eds.p99")? * 1e3, "ms").target(Target::AtMost(5.0)),
+        Figure::new(scenario, "last of its proxies, p50", measured.get("change.eds.last.p50")? * 1e3, "ms"),
+    ])
+}
+
+/// The same 2 KiB to everybody, beside a server that only writes them.
+pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(10_000);
+    let pushes = 10.0;
+    let mut figures = Vec::new();
+    for (over, last) in [("plaintext", 300.0), ("TLS", 450.0)] {
+        let tls = over == "TLS";
+        let bed = Bed::new(setting, json!({ "services": 10, "endpoints": 14, "namespaces": 1 }))?;
+        let server = bed.server(&[])?;
+        let reach = if tls {
+            bed.over_tls(&server, "namespace-0")?
+        } else {
+            json!({ "server": server.plaintext.to_string() })
+        };
+        let what =
+            merged(followers(proxies, FIRST, 0), json!({ "mesh": bed.mesh(), "verify": { "truth": false } }));
+        let only_first = json!({ "churn": { "restart": { "services": 1, "seconds": 1.0 } } });
+        let measured = bed.load(merged(
+            merged(what.clone(), reach),
+            json!({
+                "serverPid": server.process.pid(),
+                "phases": [{ CONNECT: {} }, only_first],
+            }),
+        ))?;
+        drop(server);
+        let made = measured.get("changes.made")?;
+        let cost = measured.get("phase.churn.server.cpu")? / made / proxies as f64 * 1e6;
+        let floor = floor(&bed, tls, merged(what, json!({ "mesh": null })), proxies, pushes)?;
+        figures.push(
+            Figure::new(scenario, &format!("{over}: server CPU per stream"), cost, "us")
+                .beside(floor)
+                .target(Target::Floors(1.3)),
+        );
+        let reached = measured.get("change.eds.last.p50")? * 1e3;
+        figures.push(
+            Figure::new(scenario, &format!("{over}: last client, median"), reached, "ms")
+                .target(Target::AtMost(last)),
+        );
+    }
+    Ok(figures)
+}
+
+/// Microseconds of CPU for each stream and push of the raw server.
+fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize, pushes: f64) -> Result<f64> {
+    let root = bed.path("floor.pem");
+    let root = root.to_string_lossy();
+    let mut flags = vec!["--every", "1", "--push", "2048", "--full", "4096"];
+    if tls {
+        flags.extend(["--tls-root", &root]);
+    }
+    let (floor, address) = bed.floor(&flags)?;
+    let reach = if tls { json!({ "server": address, "tls": {} }) } else { json!({ "server": address }) };
+    let measured = bed.load(merged(
+        merged(what, reach),
+        json!({
+            "serverPid": floor.pid(),
+            "ask": { "subscribe": [format!("eds:{FIRST}")] },
+            "phases": [{ CONNECT: {} }, { "hold": pushes }],
+            "verify": { "shapes": false, "witnesses": 0, "truth": false, "quiet": 0.0 },
+        }),
+    ))?;
+    Ok(measured.get("phase.hold.server.cpu")? / pushes / proxies as f64 * 1e6)
+}
+
+/// Cluster, endpoints, listener and virtual host of a new service.
+pub fn new_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(1_000);
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let server = bed.server(&[])?;
+    let measured = bed.load(json!({
+        "server": server.plaintext.to_string(),
+        "serverPid": server.process.pid(),
+        "mesh": bed.mesh(),
+        "proxies": proxies,
+        "phases": [{ CONNECT: {} }, { "hold": 2.0 }, { "churn": { "create": { "services": 10, "seconds": 2.0 } } }],
+    }))?;
+    let made = measured.get("changes.made")?;
+    let each = measured.get("phase.churn.received")? / made / proxies as f64;
+    Ok(vec![
+        Figure::new(scenario, "bytes per proxy (istiod 548,000)", each, "B").target(Target::AtMost(4_096.0)),
+        Figure::new(
+            scenario,
+            "last proxy, p99 (istiod 7.6 s)",
+            measured.get("change.any.last.p99")? * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(30.0)),
+        Figure::new(
+            scenario,
+            "server CPU (istiod 12,600)",
+            measured.get("phase.churn.server.cpu")? / made * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(100.0)),
+    ])
+}
+
+/// One pod of a large service.
+pub fn large_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(2_000);
+    let spec = json!({ "services": 10, "endpoints": 5, "namespaces": 1, "large": { "services": 1, "endpoints": 5_000 } });
+    let bed = Bed::new(setting, spec)?;
+    let server = bed.server(&[])?;
+    let measured = bed.load(json!({
+        "server": server.plaintext.to_string(),
+        "serverPid": server.process.pid(),
+        "mesh": bed.mesh(),
+        "proxies": proxies,
+        "phases": [{ CONNECT: {} }, { "hold": 2.0 }, flips(1.0, 10.0)],
+    }))?;
+    let made = measured.get("changes.made")?;
+    let each = measured.get("phase.churn.received")? / made / proxies as f64;
+    Ok(vec![
+        Figure::new(scenario, "bytes per proxy", each, "B").target(Target::AtMost(300.0)),
+        Figure::new(scenario, "server CPU", measured.get("phase.churn.server.cpu")? / made * 1e3, "ms")
+            .target(Target::AtMost(60.0)),
+        Figure::new(scenario, "last proxy, p50", measured.get("change.any.last.p50")? * 1e3, "ms"),
+    ])
+}
+
+/// What a change of one cluster sends to a Delta proxy that has 3,186 of them.
+pub fn clusters(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(100);
+    let bed = Bed::new(setting, json!({ "services": 3_184, "endpoints": 2, "rules": 1.0 }))?;
+    let server = bed.server(&[])?;
+    let what = json!({
+        "server": server.plaintext.to_string(),
+        "serverPid": server.process.pid(),
+        "mesh": bed.mesh(),
+        "proxies": proxies,
+        "phases": [{ CONNECT: {} }, { "hold": 1.0 }, { "churn": { "configure": { "changes": 5, "seconds": 1.0 } } }],
+    });
+    let bytes = |protocol: &str| -> Result<f64> {
+        let measured = bed.load(merged(what.clone(), json!({ "protocol": protocol })))?;
+        Ok(measured.get("phase.churn.received")? / measured.get("changes.made")? / proxies as f64)
+    };
+    Ok(vec![
+        Figure::new(scenario, "bytes per Delta proxy", bytes("delta")?, "B").target(Target::AtMost(4_096.0)),
+        Figure::new(scenario, "bytes per state-of-the-world proxy", bytes("sotw")?, "B"),
+    ])
+}
+
+/// Ten minutes of pods that come and go (one, unless the run is long).
+pub fn churn(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let seconds = if setting.long { 600.0 } else { 60.0 };
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let server = bed.server(&[])?;
+    let what = followers(setting.proxies(10_000), &names(&bed, 1_000, 10)?, 20);
+    let rate = json!({ "churn": { "rate": { "perSecond": 100.0, "seconds": seconds, "replace": 0.5 } } });
+    let measured = bed.load(merged(
+        what,
+        json!({
+            "server": server.plaintext.to_string(),
+            "serverPid": server.process.pid(),
+            "mesh": bed.mesh(),
+            "phases": [{ CONNECT: {} }, { "hold": 5.0 }, rate],
+        }),
+    ))?;
+    let minutes = format!("{:.0} min", seconds / 60.0);
+    let (before, after) = (measured.get("phase.hold.server.rss")?, measured.get("phase.churn.server.rss")?);
+    Ok(vec![
+        Figure::new(
+            scenario,
+            &format!("{minutes}: propagation, p50"),
+            measured.get("change.eds.p50")? * 1e3,
+            "ms",
+        ),
+        Figure::new(
+            scenario,
+            &format!("{minutes}: propagation, p99"),
+            measured.get("change.eds.p99")? * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(50.0)),
+        Figure::new(scenario, "RSS at the end, beside that before", after / 1_048_576.0, "MiB")
+            .beside(before / 1_048_576.0)
+            .target(Target::Floors(1.1)),
+        Figure::new(
+            scenario,
+            "server cores",
+            measured.get("phase.churn.server.cpu")? / measured.get("phase.churn.seconds")?,
+            "cores",
+        ),
+        Figure::new(
+            scenario,
+            "stale or different in the end",
+            measured.get("verify.stale")? + measured.get("verify.different")?,
+            "",
+        )
+        .target(Target::AtMost(0.0)),
+    ])
+}
+
+/// Gives what is already on its way the time to arrive.
+pub fn settle(process: &Process) -> Result<f64> {
+    std::thread::sleep(Duration::from_secs(5));
+    Ok(process.usage()?.rss)
+}

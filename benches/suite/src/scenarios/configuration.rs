@@ -1,0 +1,107 @@
+//! What it costs to configure proxies from nothing.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Setting;
+use crate::{
+    bed::Bed,
+    report::{Figure, Target},
+};
+
+/// Each of 20 namespaces has services that nobody else sees.
+pub fn scoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(2_000);
+    let spec = json!({ "services": 1_000, "endpoints": 10, "namespaces": 20, "scopes": 20, "private": 1.0 });
+    let bed = Bed::new(setting, spec)?;
+    let server = bed.server(&[])?;
+    let before = server.process.usage()?;
+    let measured = bed.load(json!({
+        "server": server.plaintext.to_string(),
+        "serverPid": server.process.pid(),
+        "mesh": bed.mesh(),
+        "proxies": proxies,
+        "phases": [{ "connect": {} }, { "hold": 2.0 }],
+    }))?;
+    let bytes = measured.get("total.bytes")?;
+    let cpu = before.cpu.as_secs_f64() + measured.get("phase.connect.server.cpu")?;
+    // All bytes of a class are encoded once, for the first of its proxies.
+    let classes = measured.get("verify.shapes")?;
+    Ok(vec![
+        Figure::new(scenario, "server CPU, from its start", cpu, "s").target(Target::AtMost(2.0)),
+        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / 1_048_576.0, "MiB")
+            .target(Target::AtMost(150.0)),
+        Figure::new(scenario, "bytes to each proxy", bytes / proxies as f64, "B"),
+        Figure::new(scenario, "distinct configurations", classes, ""),
+        Figure::new(scenario, "all configured", measured.get("phase.connect.seconds")?, "s"),
+    ])
+}
+
+/// Everybody sees everything; then one endpoint changes, then the raw server writes as much.
+pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let proxies = setting.proxies(1_000);
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let server = bed.server(&[])?;
+    let measured = bed.load(json!({
+        "server": server.plaintext.to_string(),
+        "serverPid": server.process.pid(),
+        "mesh": bed.mesh(),
+        "proxies": proxies,
+        "phases": [
+            { "connect": {} },
+            { "hold": 2.0 },
+            { "churn": { "rate": { "perSecond": 1.0, "seconds": 20.0, "replace": 0.0 } } },
+        ],
+    }))?;
+    drop(server);
+    let bytes = measured.get("phase.connect.received")? / proxies as f64;
+    let full = format!("{bytes:.0}");
+    let (floor, address) = bed.floor(&["--full", &full])?;
+    let over_floor = bed.load(json!({
+        "server": address,
+        "serverPid": floor.pid(),
+        "proxies": proxies,
+        "ask": { "types": ["cds", "eds"] },
+        "phases": [{ "connect": {} }],
+        "verify": { "shapes": false, "witnesses": 0, "truth": false },
+    }))?;
+    let floor = over_floor.get("phase.connect.server.cpu")? / proxies as f64 * 1e3;
+    let made = measured.get("changes.made")?;
+    Ok(vec![
+        Figure::new(
+            scenario,
+            "server CPU per proxy",
+            measured.get("phase.connect.server.cpu.proxy")? * 1e3,
+            "ms",
+        )
+        .beside(floor)
+        .target(Target::Floors(1.5)),
+        Figure::new(
+            scenario,
+            "the same, beside istiod's (A5)",
+            measured.get("phase.connect.server.cpu.proxy")? * 1e3,
+            "ms",
+        )
+        .beside(46.0)
+        .target(Target::Floors(0.1)),
+        Figure::new(scenario, "bytes to each proxy", bytes, "B"),
+        Figure::new(scenario, "all configured", measured.get("phase.connect.seconds")?, "s")
+            .target(Target::AtMost(6.0)),
+        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / 1_048_576.0, "MiB")
+            .target(Target::AtMost(250.0)),
+        Figure::new(
+            scenario,
+            "an endpoint changes: server CPU (istiod 288)",
+            measured.get("phase.churn.server.cpu")? / made * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(30.0)),
+        Figure::new(
+            scenario,
+            "an endpoint changes: last proxy, p99 (istiod 272 at p50)",
+            measured.get("change.eds.last.p99")? * 1e3,
+            "ms",
+        )
+        .target(Target::AtMost(15.0)),
+    ])
+}
