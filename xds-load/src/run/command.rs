@@ -13,7 +13,7 @@ use crate::{client::proxy::Protocol, mesh::churn::Script, report};
 pub struct RunArgs {
     /// A YAML file that says what to do; all fields have defaults, and most are flags, too.
     scenario: Option<PathBuf>,
-    /// HOST:PORT of the control plane (default 127.0.0.1:15010).
+    /// HOST:PORT of the control plane (default 127.0.0.1:15010), or of several replicas, separated by commas.
     #[arg(long)]
     server: Option<String>,
     /// The server's process, for its CPU and memory.

@@ -1,6 +1,7 @@
 //! One connection and the proxies on it, as a task: connects, moves messages, comes back when it is lost.
 
 use std::{
+    cell::Cell,
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
     sync::atomic::Ordering,
@@ -39,14 +40,14 @@ enum End {
 pub fn start(shard: &Rc<Shard>, count: usize) {
     let size = shard.plan.streams_per_connection;
     for first in (0..count).step_by(size) {
-        let link = Link { shard: Rc::clone(shard), first, size: size.min(count - first) };
+        let link = Link { shard: Rc::clone(shard), first, size: size.min(count - first), lost: Cell::new(0) };
         tokio::task::spawn_local(link.run(shard.signal.subscribe()));
     }
 }
 
 /// Starts the connection of the proxy at a place, alone and at once.
 pub fn start_one(shard: &Rc<Shard>, at: usize) {
-    let link = Link { shard: Rc::clone(shard), first: at, size: 1 };
+    let link = Link { shard: Rc::clone(shard), first: at, size: 1, lost: Cell::new(0) };
     tokio::task::spawn_local(link.run(shard.signal.subscribe()));
 }
 
@@ -55,6 +56,8 @@ struct Link {
     /// The place of its first proxy.
     first: usize,
     size: usize,
+    /// How often it lost its server, or could not reach it.
+    lost: Cell<usize>,
 }
 
 impl Link {
@@ -73,6 +76,7 @@ impl Link {
             let end = self.session(&mut signal, permit, lost_at, &mut attempt).await;
             lost_at = Some(Instant::now());
             if let End::Lost(why) = end {
+                self.lost.set(self.lost.get() + 1);
                 self.shard.lost(why);
                 let longest = FIRST_BACKOFF.saturating_mul(1 << attempt.min(10)).min(LONGEST_BACKOFF);
                 attempt += 1;
@@ -128,9 +132,12 @@ impl Link {
     async fn open(&self) -> Result<(Connection, Vec<StreamId>, Instant), String> {
         let plan = &self.shard.plan;
         let began = Instant::now();
-        let mut target = plan.target.clone();
-        target.source =
-            source(&target, self.shard.numbers.borrow()[self.first] / plan.streams_per_connection);
+        let number = self.shard.numbers.borrow()[self.first] / plan.streams_per_connection;
+        let Some(target) = plan.targets.get((number + self.lost.get()) % plan.targets.len().max(1)) else {
+            return Err("there is no server to connect to".into());
+        };
+        let mut target = target.clone();
+        target.source = source(&target, number);
         let mut connection = Connection::connect(&target).await.map_err(|error| error.to_string())?;
         self.shard.state.borrow_mut().tally.connected.record(began.elapsed());
         let mut metadata = plan.metadata.clone();

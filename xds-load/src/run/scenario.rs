@@ -10,7 +10,8 @@ use crate::{client::proxy::Protocol, mesh::churn::Script};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Scenario {
-    /// `HOST:PORT` of the control plane.
+    /// `HOST:PORT` of the control plane. Several, separated by commas, are replicas: proxies are spread over them, and go to
+    /// the next one when they lose theirs.
     pub server: String,
     /// Its process, for CPU and memory.
     pub server_pid: Option<u32>,

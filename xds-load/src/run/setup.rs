@@ -27,7 +27,7 @@ pub fn plan(scenario: &Scenario, mesh: Option<&Mesh>, board: Arc<Board>) -> Resu
     let nack = scenario.nack.as_deref().map(str::parse::<Nack>).transpose();
     let nack = nack.map_err(anyhow::Error::msg).context("--nack")?.unwrap_or_default();
     Ok(Plan {
-        target: target(scenario)?,
+        targets: targets(scenario)?,
         metadata: scenario.headers.iter().map(|header| self::header(header)).collect::<Result<Vec<_>>>()?,
         token: scenario.token.clone(),
         asks: Asks {
@@ -83,13 +83,16 @@ fn header(text: &str) -> Result<(String, String)> {
     Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
-fn target(scenario: &Scenario) -> Result<Target> {
-    let server = &scenario.server;
+fn targets(scenario: &Scenario) -> Result<Vec<Target>> {
+    scenario.server.split(',').map(|server| target(scenario, server.trim())).collect()
+}
+
+fn target(scenario: &Scenario, server: &str) -> Result<Target> {
     let mut found =
         server.to_socket_addrs().with_context(|| format!("{server:?} is not HOST:PORT of a server"))?;
     let address = found.next().with_context(|| format!("{server:?} has no address"))?;
     let tls = scenario.tls.as_ref().map(|tls| self::tls(tls, server)).transpose()?;
-    Ok(Target { address, authority: server.as_str().into(), source: None, tls })
+    Ok(Target { address, authority: server.into(), source: None, tls })
 }
 
 fn tls(settings: &TlsSettings, server: &str) -> Result<Tls> {

@@ -31,7 +31,7 @@ use crate::{
 
 /// What all threads are told before they begin.
 pub struct Plan {
-    pub target: Target,
+    pub targets: Vec<Target>,
     pub metadata: Vec<(String, String)>,
     pub token: Option<std::path::PathBuf>,
     pub asks: Asks,
