@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything a target needs beyond Rust, Python 3 and Debian's ordinary tools goes into .deps/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test bench instructions demo demo-down dev
+.PHONY: help setup check test bench instructions soak demo demo-down dev
 
 CARGO ?= cargo
 # Debian keeps ip and iptables where an ordinary user's PATH does not look.
@@ -27,15 +27,23 @@ test: ## everything: format, clippy, all tests, those with real Envoys in networ
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
 	$(CARGO) build --workspace --bins --locked
 	@scripts/test.sh
+	@$(MAKE) --no-print-directory instructions
+	@$(MAKE) --no-print-directory soak SOAK_MINUTES=$(if $(CI),10,1)
 
-bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout runs one scenario)
+bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout one scenario, LONG=1 full lengths)
 	@scripts/setup.sh rust
 	$(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins
-	@target/release/bench run $(if $(ONLY),--only $(ONLY))
+	@target/release/bench run $(if $(ONLY),--only $(ONLY)) $(if $(LONG),--long)
 
 instructions: ## count the instructions of the hot paths under callgrind; fails at 5 % over the baseline (BLESS=1 moves it)
 	@scripts/setup.sh rust
-	$(CARGO) run --locked -p bench-suite -- instructions $(if $(BLESS),--bless)
+	$(CARGO) run --release --locked -p bench-suite -- instructions $(if $(BLESS),--bless)
+
+SOAK_MINUTES ?= 60
+soak: ## churn with faults for an hour (SOAK_MINUTES=10): killed servers, lost clusters, storms
+	@scripts/setup.sh rust
+	$(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins
+	@target/release/bench soak --minutes $(SOAK_MINUTES)
 
 demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)
 	@scripts/setup.sh

@@ -7,6 +7,7 @@ mod machine;
 mod process;
 mod report;
 mod scenarios;
+mod soak;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,21 @@ enum Command {
     },
     /// List the scenarios.
     List,
+    /// Churn with faults: killed servers, lost clusters, storms. Fails if a proxy ends with anything wrong.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 10)]
+        minutes: usize,
+        /// Simulated proxies.
+        #[arg(long, default_value_t = 300)]
+        proxies: usize,
+        /// Services in two clusters.
+        #[arg(long, default_value_t = 60)]
+        services: usize,
+        /// Where cargo builds.
+        #[arg(long, default_value = "target")]
+        target: PathBuf,
+    },
     /// Count the instructions of the hot paths, and fail if one needs over 5 % more than its baseline.
     Instructions {
         /// The committed counts.
@@ -61,6 +77,10 @@ fn main() -> Result<()> {
         Command::List => {
             scenarios::ALL.iter().for_each(|s| println!("{:<16} {}", s.name, s.about));
             Ok(())
+        }
+        Command::Soak { minutes, proxies, services, target } => {
+            let setting = Setting { target: std::path::absolute(target)?, long: false, scale: 1 };
+            soak::run(&setting, soak::Size { minutes, proxies, services })
         }
         Command::Instructions { baseline, bless } => instructions::run(&baseline, bless),
     }

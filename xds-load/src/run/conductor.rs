@@ -119,7 +119,8 @@ impl Conductor {
         }
         Ok(Self {
             scenario,
-            address: plan.target.address,
+            // Splitting by commas gives at least one.
+            address: plan.targets.first().context("there is no server to connect to")?.address,
             mesh,
             board,
             lives,
