@@ -18,7 +18,7 @@ use landbridge::{
         Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId, Version,
     },
     xds::{
-        Access, Authenticate, Kind, Peer,
+        Access, Authenticate, Kind, Peer, SharedNames,
         listener::{self, ConnectionSettings},
         metrics::Metrics,
         overload::{Bounds, Overload},
@@ -99,6 +99,7 @@ impl Server {
             attacher,
             secrets: secrets.clone(),
             streams: streams.clone(),
+            names: SharedNames::default(),
             metrics: counters,
             overload: overload.clone(),
             settings: options.settings,
