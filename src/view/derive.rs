@@ -1,13 +1,13 @@
 //! From a proxy to its views.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ClusterView, EndpointView, GatewayRef, GatewayView, InboundPort, InboundView, ListenerView,
     PassthroughMode, RouteView, Scope,
 };
 use crate::{
-    index::Index,
+    index::{Index, Target},
     model::{
         Labels,
         gateway::ServerTlsMode,
@@ -17,6 +17,9 @@ use crate::{
         service::Resolution,
     },
 };
+
+/// What the services of a proxy's workload make it listen on, by port.
+type Targets = BTreeMap<u16, Target>;
 
 /// All views of one proxy. Proxies with equal ones are one class and share snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,11 +84,18 @@ pub fn derive(index: &Index, proxy: &Proxy) -> ProxyViews {
         sni_dnat,
     };
     let kind = match proxy.kind {
-        ProxyKind::Sidecar => KindViews::Sidecar {
-            listeners: listeners(index, proxy, scope.clone()),
-            routes: RouteView { scope, namespace: proxy.namespace.clone(), cluster: proxy.cluster.clone() },
-            inbound: inbound(index, proxy, &facts.labels),
-        },
+        ProxyKind::Sidecar => {
+            let targets = index.targets(proxy);
+            KindViews::Sidecar {
+                listeners: listeners(index, proxy, scope.clone(), &targets),
+                routes: RouteView {
+                    scope,
+                    namespace: proxy.namespace.clone(),
+                    cluster: proxy.cluster.clone(),
+                },
+                inbound: inbound(index, proxy, &facts.labels, targets),
+            }
+        }
         ProxyKind::Router => KindViews::Router(GatewayView {
             scope,
             gateways,
@@ -100,8 +110,8 @@ fn compared(labels: &Labels, wanted: &BTreeSet<std::sync::Arc<str>>) -> Labels {
     wanted.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.clone()))).collect()
 }
 
-fn listeners(index: &Index, proxy: &Proxy, scope: Scope) -> ListenerView {
-    let headless = index.targets(proxy).values().any(|target| {
+fn listeners(index: &Index, proxy: &Proxy, scope: Scope, targets: &Targets) -> ListenerView {
+    let headless = targets.values().any(|target| {
         index.service(&target.service).is_some_and(|s| s.resolution == Resolution::Passthrough)
     });
     ListenerView {
@@ -113,9 +123,8 @@ fn listeners(index: &Index, proxy: &Proxy, scope: Scope) -> ListenerView {
     }
 }
 
-fn inbound(index: &Index, proxy: &Proxy, labels: &Labels) -> InboundView {
+fn inbound(index: &Index, proxy: &Proxy, labels: &Labels, targets: Targets) -> InboundView {
     let mtls = index.proxy_mtls(&proxy.namespace, labels);
-    let targets = index.targets(proxy);
     let exceptions = mtls.ports.iter().filter(|(port, _)| !targets.contains_key(port));
     let passthrough =
         PassthroughMode { default: mtls.default, ports: exceptions.map(|(p, m)| (*p, *m)).collect() };
