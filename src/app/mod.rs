@@ -46,7 +46,7 @@ use crate::{
     registry::{Settings as RegistrySettings, SourceStatus, file::FileSource},
     snapshot::Attacher,
     xds::{
-        Access,
+        Access, SharedNames,
         listener::{self, ConnectionSettings},
         metrics::Metrics as XdsMetrics,
         overload::{Bounds, Overload},
@@ -169,6 +169,7 @@ pub async fn serve(config: Config) -> Result<()> {
         attacher,
         secrets: Arc::new(secrets::WorkloadSecrets(svids)),
         streams,
+        names: SharedNames::default(),
         metrics: xds_metrics,
         overload: overload.clone(),
         settings: XdsSettings::default(),

@@ -13,7 +13,8 @@ pub type ResourceSet = imbl::OrdMap<Arc<str>, Arc<Encoded>>;
 /// what is its workload's own), so that the large layers are shared between classes.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    layers: Vec<ResourceSet>,
+    /// Shared: each type of each stream holds on to a few.
+    layers: Arc<[ResourceSet]>,
 }
 
 /// What one resource needs so that a proxy which has `old` comes to `new`.
@@ -28,7 +29,7 @@ pub enum Difference {
 impl Resources {
     /// From layers with disjoint names.
     pub fn new(layers: Vec<ResourceSet>) -> Self {
-        Self { layers }
+        Self { layers: layers.into() }
     }
 
     /// The resource with this name.

@@ -44,7 +44,7 @@ impl Session {
         }
         for name in request.resource_names_subscribe.iter().filter(|n| *n != "*") {
             let shared: Arc<str> = name.as_str().into();
-            watch.subscription.names.insert(shared.clone());
+            Arc::make_mut(&mut watch.subscription.names).insert(shared.clone());
             // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
             watch.want(shared, known(name));
         }
@@ -52,7 +52,8 @@ impl Session {
             if name == "*" {
                 watch.subscription.wildcard = false;
                 watch.forget_wildcard();
-            } else if watch.subscription.names.remove(name.as_str()) {
+            } else if watch.subscription.names.contains(name.as_str()) {
+                Arc::make_mut(&mut watch.subscription.names).remove(name.as_str());
                 watch.forget(&name.as_str().into());
             }
         }

@@ -189,16 +189,22 @@ impl Accepted {
     }
 
     /// What takes long waits for its turn; what the client takes long for does not.
-    async fn secure(&self, socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+    async fn secure(
+        &self,
+        socket: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> io::Result<Box<TlsStream<TcpStream>>> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
         let turn = self.overload.handshake().await;
         let mut accept = hello.into_stream(config);
         let answered = futures::poll!(&mut accept);
         drop(turn);
-        match answered {
+        let done = match answered {
             Poll::Ready(done) => done,
             Poll::Pending => accept.await,
-        }
+        };
+        // Moved around, it would make each future on its way larger by itself.
+        done.map(Box::new)
     }
 
     /// `certificate`: the client's, or that it has none; on an encrypted connection.
@@ -264,7 +270,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// An encrypted connection, and the client's certificates.
-type Secured = (TlsStream<TcpStream>, PeerCertificate);
+type Secured = (Box<TlsStream<TcpStream>>, PeerCertificate);
 
 async fn until(end: Option<Instant>) {
     match end {

@@ -36,5 +36,5 @@ pub use frame::{Frame, Protocol};
 pub use kind::Kind;
 pub use order::PATIENCE;
 pub use session::{Heard, Limits, Session, Violation};
-pub use subscription::Subscription;
+pub use subscription::{Names, SharedNames, Subscription};
 pub use watch::{InFlight, Step, Watch};

@@ -10,7 +10,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
-    Limits,
+    Limits, SharedNames,
     auth::{Access, Peer, Proven},
     metrics::Metrics,
     overload::Overload,
@@ -61,6 +61,8 @@ pub struct Context {
     pub secrets: Arc<dyn SecretProvider>,
     /// Where they are listed.
     pub streams: Arc<Streams>,
+    /// What they ask for.
+    pub names: SharedNames,
     /// Where they are counted.
     pub metrics: Metrics,
     /// How many of them there may be.

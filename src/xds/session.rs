@@ -10,6 +10,7 @@ use super::{
     frame::{Frame, Protocol},
     kind::Kind,
     nack, order,
+    subscription::SharedNames,
     watch::{InFlight, Step, Watch},
 };
 use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
@@ -111,6 +112,11 @@ impl Session {
 
     pub(super) fn watch_mut(&mut self, kind: Kind) -> &mut Watch {
         &mut self.watches[kind.index()]
+    }
+
+    /// Shares what was asked for with other streams that ask for the same.
+    pub fn share(&mut self, all: &SharedNames) {
+        self.watches.iter_mut().for_each(|watch| all.share(&mut watch.subscription.names));
     }
 
     /// When [`Self::next_frame`] may have something although nothing happened.

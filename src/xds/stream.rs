@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     future::{pending, ready},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time::sleep_until;
@@ -34,6 +34,10 @@ const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation
 const MAX_REASON: usize = 4096;
 /// For how many unknown types a stream is worth a line in the log.
 const MAX_IGNORED: usize = 16;
+
+/// A client that starts asks a few times until it has all.
+const FREE_SHARES: u8 = 16;
+const SPACING: Duration = Duration::from_secs(10);
 
 /// What a stream serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +171,12 @@ struct Stream<W> {
     ignored: BTreeSet<String>,
     /// Whether the session may have a frame.
     dirty: bool,
+    /// Whether what the client asks for may have changed since it was shared with other streams.
+    unshared: bool,
+    /// How often and when it was shared last. It takes time for each name, so that a client which changes its mind all
+    /// the time must not make us do it each time.
+    shares: u8,
+    shared: Instant,
     _counted: super::metrics::ConnectedGuard,
     _admitted: Admitted,
     wire: std::marker::PhantomData<fn(W)>,
@@ -209,6 +219,9 @@ impl<W: Wire> Stream<W> {
             connected,
             ignored: BTreeSet::new(),
             dirty: false,
+            unshared: false,
+            shares: 0,
+            shared: Instant::now(),
             _counted: context.metrics.connected(W::PROTOCOL),
             _admitted: admitted,
             wire: std::marker::PhantomData,
@@ -245,6 +258,7 @@ impl<W: Wire> Stream<W> {
         }
         let subscription = &self.session.watch(kind).subscription;
         let (names, wildcard) = (subscription.names.len(), subscription.wildcard);
+        self.unshared |= W::resubscribes(request);
         self.update(kind, |status| (status.names, status.wildcard) = (names, wildcard));
         self.dirty = true;
         Ok(())
@@ -319,9 +333,21 @@ impl<W: Wire> Stream<W> {
         self.dirty = true;
     }
 
+    /// To be called when the client has all that it wants: most never ask for anything else.
+    fn share_names(&mut self) {
+        if std::mem::take(&mut self.unshared)
+            && (self.shares < FREE_SHARES || self.shared.elapsed() > SPACING)
+        {
+            self.session.share(&self.context.names);
+            self.shares = self.shares.saturating_add(1);
+            self.shared = Instant::now();
+        }
+    }
+
     fn next_frame(&mut self) -> Option<Frame> {
         let Some(frame) = self.session.next_frame(Instant::now()) else {
             self.dirty = false;
+            self.share_names();
             if let Some(connected) = &self.connected {
                 connected.status.settled();
             }

@@ -23,6 +23,8 @@ pub trait Wire: Send + 'static {
     fn refusal(request: &Self::Request) -> Option<&str>;
     /// What it asks for explicitly. `first`: it is the stream's first of its type, and may say what the client has.
     fn asked(request: &Self::Request, first: bool) -> Asked<'_>;
+    /// Whether it may change what the client wants.
+    fn resubscribes(request: &Self::Request) -> bool;
     /// Takes it in.
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation>;
 }
@@ -51,6 +53,9 @@ impl Wire for Delta {
         let names = request.resource_names_subscribe.iter().map(String::as_str);
         names.map(|name| (name, if first { known(name) } else { None })).collect()
     }
+    fn resubscribes(request: &Self::Request) -> bool {
+        !(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty())
+    }
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.delta(kind, request)
     }
@@ -73,6 +78,9 @@ impl Wire for Sotw {
     /// versions describe responses.
     fn asked(_: &Self::Request, _: bool) -> Asked<'_> {
         Asked::new()
+    }
+    fn resubscribes(_: &Self::Request) -> bool {
+        true
     }
     fn hear(session: &mut Session, kind: Kind, request: &Self::Request) -> Result<Heard, Violation> {
         session.sotw(kind, request)
