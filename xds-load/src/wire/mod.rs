@@ -6,6 +6,8 @@ pub mod discovery;
 pub mod links;
 pub mod node;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use self::{
