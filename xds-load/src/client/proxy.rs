@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use super::{
     board::{Step, Watch},
+    follow::{Follow, rewarm},
     held::Subscription,
     nack::Nack,
+    speak::{self, Names},
     tally::Tally,
     world::{ContentId, IdMap, NameId, World},
 };
@@ -19,7 +21,7 @@ use crate::{
     expect::Type,
     wire::{
         self, Malformed,
-        discovery::{self, Common, Response},
+        discovery::{self, Response},
     },
 };
 
@@ -74,16 +76,6 @@ pub struct Proxy {
     impatient: bool,
     /// It has refused something: what it has is its own affair.
     pub refused: bool,
-}
-
-/// What the resources of a response lead to.
-#[derive(Debug, Default)]
-struct Follow {
-    gained: Vec<NameId>,
-    lost: Vec<NameId>,
-    virtual_hosts: bool,
-    /// A cluster changed whose endpoints are here (state of the world: they are asked for again).
-    rewarm: bool,
 }
 
 impl Proxy {
@@ -347,22 +339,13 @@ impl Proxy {
         let counter = if verdict.is_some() { &mut shared.tally.nacks } else { &mut shared.tally.acks };
         *counter += 1;
         let subscription = &mut self.subscriptions[at];
-        let common = Common {
-            node: None,
-            type_url: response.type_url,
-            nonce: response.nonce,
-            refused: verdict.as_deref(),
-        };
-        match shared.asks.protocol {
-            Protocol::Delta => {
-                send(&discovery::delta_request(common, [].into_iter(), [].into_iter(), [].into_iter()));
-            }
-            Protocol::Sotw => {
-                subscription.note(response, verdict.is_none());
-                let names = subscription.names(shared.world);
-                send(&discovery::sotw_request(common, subscription.version(), names));
-            }
-        }
+        send(&speak::acknowledgement(
+            subscription,
+            shared.asks.protocol,
+            response,
+            verdict.as_deref(),
+            shared.world,
+        ));
     }
 
     /// A request that is no acknowledgement.
@@ -375,28 +358,8 @@ impl Proxy {
         shared: &mut Shared<'_>,
         send: &mut dyn FnMut(&[u8]),
     ) {
-        let subscription = &mut self.subscriptions[at];
-        let type_url = wire::type_url(subscription.kind);
-        let text = |name: &NameId| &*shared.world.of_name(*name).text;
-        match shared.asks.protocol {
-            Protocol::Sotw => {
-                let common = Common { node, type_url, nonce: subscription.nonce(), refused: None };
-                let names = subscription.names(shared.world);
-                send(&discovery::sotw_request(common, subscription.version(), names));
-            }
-            Protocol::Delta if subscription.begun => {
-                let common = Common { node, type_url, nonce: "", refused: None };
-                let (gained, lost) = (gained.iter().map(text), lost.iter().map(text));
-                send(&discovery::delta_request(common, gained, lost, [].into_iter()));
-            }
-            Protocol::Delta => {
-                let common = Common { node, type_url, nonce: "", refused: None };
-                let (names, versions) =
-                    (subscription.names(shared.world), subscription.versions(shared.world));
-                send(&discovery::delta_request(common, names, [].into_iter(), versions));
-            }
-        }
-        subscription.begun = true;
+        let (subscription, names) = (&mut self.subscriptions[at], Names { gained, lost });
+        send(&speak::request(subscription, shared.asks.protocol, node, names, shared.world));
     }
 
     fn subscribe(&mut self, kind: Type, wildcard: bool) -> usize {
@@ -407,23 +370,4 @@ impl Proxy {
     fn position(&self, kind: Type) -> Option<usize> {
         self.subscriptions.iter().position(|s| s.kind == kind)
     }
-}
-
-impl Follow {
-    fn change(&mut self, world: &World, old: Option<ContentId>, new: Option<ContentId>) {
-        let needs = |content| -> &[NameId] { Option::map_or(content, &[], |id| &world.of_content(id).needs) };
-        let (before, after) = (needs(old), needs(new));
-        if before != after {
-            self.lost.extend(before.iter().filter(|name| !after.contains(name)));
-            self.gained.extend(after.iter().filter(|name| !before.contains(name)));
-        }
-        self.virtual_hosts |= new.is_some_and(|new| world.of_content(new).virtual_hosts);
-    }
-}
-
-/// The endpoints of a changed cluster are waited for again.
-fn rewarm(warming: &mut IdMap<NameId, ()>, world: &World, content: ContentId) -> bool {
-    let needs = &world.of_content(content).needs;
-    let endpoints = needs.iter().filter(|name| world.of_name(**name).kind == Type::Endpoint);
-    endpoints.map(|name| warming.insert(*name, ())).count() > 0
 }

@@ -127,6 +127,27 @@ pub fn header_block(header: Header, mut payload: &[u8]) -> Option<&[u8]> {
     if header.has(flag::PRIORITY) { payload.get(5..) } else { Some(payload) }
 }
 
+/// The name of an error code (RFC 9113, 7).
+pub fn reason(code: u32) -> String {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    NAMES.get(code as usize).map_or_else(|| format!("error {code}"), |name| (*name).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Header, flag, header_block, kind, write_headers};

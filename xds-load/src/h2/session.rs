@@ -272,7 +272,7 @@ impl Session {
                 if let Some(at) = self.position(header.stream) {
                     let stream = self.streams.swap_remove(at);
                     let status =
-                        Status::unavailable(format!("the server reset the stream: {}", reason(code)));
+                        Status::unavailable(format!("the server reset the stream: {}", frame::reason(code)));
                     self.events.push_back((StreamId(stream.id), Event::Closed(status)));
                 }
             }
@@ -358,7 +358,7 @@ impl Session {
         let last = word(last)? & MAX_WINDOW;
         self.last_served = Some(last);
         let said = String::from_utf8_lossy(&debug[..debug.len().min(200)]).into_owned();
-        let said = format!("the server sent GOAWAY: {} {said}", reason(word(code)?));
+        let said = format!("the server sent GOAWAY: {} {said}", frame::reason(word(code)?));
         // Streams up to the last go on until they end.
         let (served, refused): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.streams).into_iter().partition(|stream| stream.id <= last);
@@ -404,25 +404,4 @@ fn word(payload: &[u8]) -> Result<u32, Error> {
         .try_into()
         .map(u32::from_be_bytes)
         .map_err(|_| Error::Protocol("a frame of another length than four bytes"))
-}
-
-/// The name of an error code (RFC 9113, 7).
-fn reason(code: u32) -> String {
-    const NAMES: [&str; 14] = [
-        "NO_ERROR",
-        "PROTOCOL_ERROR",
-        "INTERNAL_ERROR",
-        "FLOW_CONTROL_ERROR",
-        "SETTINGS_TIMEOUT",
-        "STREAM_CLOSED",
-        "FRAME_SIZE_ERROR",
-        "REFUSED_STREAM",
-        "CANCEL",
-        "COMPRESSION_ERROR",
-        "CONNECT_ERROR",
-        "ENHANCE_YOUR_CALM",
-        "INADEQUATE_SECURITY",
-        "HTTP_1_1_REQUIRED",
-    ];
-    NAMES.get(code as usize).map_or_else(|| format!("error {code}"), |name| (*name).to_owned())
 }

@@ -184,7 +184,7 @@ pub fn patterns() -> Vec<String> {
         "acks|nacks|senseless|unanswered|warming|malformed|lost".to_owned(),
         "changes.(made|expected|missing|unseen|late)".to_owned(),
         "verify.(compared|resources|witnesses|shapes|excluded|different|stale|truth|untrue)".to_owned(),
-        "phase.(connect|hold|churn|reconnect|command|disconnect)[0-9]*.(seconds|server.cpu|server.cpu.proxy|server.rss|own.cpu|\
+        "phase.(connect|hold|churn|push|reconnect|command|disconnect)[0-9]*.(seconds|server.cpu|server.cpu.proxy|server.rss|own.cpu|\
          own.rss|received|sent|responses|resources|unchanged|lost|configured)"
             .to_owned(),
         "server.peak|own.peak".to_owned(),

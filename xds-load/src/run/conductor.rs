@@ -2,22 +2,22 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering, mpsc::Receiver},
-    thread::{self, JoinHandle},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{sync::mpsc::UnboundedSender, time::sleep};
+use tokio::time::sleep;
 
 use super::{
-    Changes, Outcome, PhaseOutcome, Sample, join,
+    Changes, Outcome, PhaseOutcome, Sample,
+    crew::{self, Crew, Now},
+    join,
     process::{Usage, usage},
     progress::Progress,
     scenario::{Phase, Scenario},
     seconds, setup,
-    shard::{self, Command, Live, Plan, Snapshot},
-    sum,
+    shard::{Command, Plan, Snapshot},
     verify::Findings,
 };
 use crate::{
@@ -71,9 +71,7 @@ struct Conductor {
     /// As it is now.
     mesh: Option<Mesh>,
     board: Arc<Board>,
-    lives: Vec<Arc<Live>>,
-    commands: Vec<UnboundedSender<Command>>,
-    threads: Vec<JoinHandle<std::io::Result<()>>>,
+    crew: Crew,
     began: Instant,
     progress: Progress,
     sampled: Option<Instant>,
@@ -86,46 +84,17 @@ struct Conductor {
     failures: Vec<String>,
 }
 
-/// Sums over all threads.
-#[derive(Clone, Copy, Default)]
-pub struct Now {
-    pub connected: u64,
-    pub configured: u64,
-    pub responses: u64,
-    pub resources: u64,
-    pub received: u64,
-    pub sent: u64,
-    pub met: u64,
-    pub lost: u64,
-    /// Milliseconds since the beginning.
-    pub last: u64,
-}
-
 impl Conductor {
     fn new(scenario: Scenario, mesh: Option<Mesh>, board: Arc<Board>, plan: &Arc<Plan>) -> Result<Self> {
         let began = Instant::now();
-        let (mut lives, mut commands, mut threads) = (Vec::new(), Vec::new(), Vec::new());
-        for number in 0..scenario.threads {
-            let live = Arc::new(Live::default());
-            let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-            let (plan, its_live) = (Arc::clone(plan), Arc::clone(&live));
-            let thread = thread::Builder::new()
-                .name(format!("proxies-{number}"))
-                .spawn(move || shard::run(plan, its_live, number, began, receiver))
-                .context("start a thread")?;
-            lives.push(live);
-            commands.push(sender);
-            threads.push(thread);
-        }
+        let crew = Crew::start(plan, began)?;
         Ok(Self {
             scenario,
             // Splitting by commas gives at least one.
             address: plan.targets.first().context("there is no server to connect to")?.address,
             mesh,
             board,
-            lives,
-            commands,
-            threads,
+            crew,
             began,
             progress: Progress::new(),
             sampled: None,
@@ -141,12 +110,12 @@ impl Conductor {
 
     async fn phase(&mut self, phase: &Phase) -> Result<()> {
         let name = self.name(phase);
-        let (began, before, counted) = (Instant::now(), self.now(), self.snapshot()?);
+        let (began, before, counted) = (Instant::now(), self.crew.now(), self.crew.snapshot()?);
         let (own, server) = (self.own(), self.server());
         match phase {
             Phase::Connect(pace) => {
                 self.connected = true;
-                self.tell(|| Command::Connect(*pace));
+                self.crew.tell(|| Command::Connect(*pace));
                 self.all_configured(&name).await;
             }
             Phase::Hold(seconds) => {
@@ -160,11 +129,11 @@ impl Conductor {
             Phase::Churn(script) => self.churn(&name, script.clone()).await?,
             Phase::Push { times, seconds } => self.push(&name, *times, *seconds).await?,
             Phase::Reconnect(pace) => {
-                self.tell(|| Command::Reconnect(*pace));
+                self.crew.tell(|| Command::Reconnect(*pace));
                 // Until the last one has noticed.
                 let lost = |now: Now| now.connected < before.connected;
                 let until = Instant::now() + Duration::from_secs(1);
-                while !lost(self.now()) && Instant::now() < until {
+                while !lost(self.crew.now()) && Instant::now() < until {
                     sleep(Duration::from_millis(1)).await;
                 }
                 self.all_configured(&name).await;
@@ -175,15 +144,15 @@ impl Conductor {
             }
             Phase::Disconnect => {
                 self.connected = false;
-                self.tell(|| Command::Disconnect);
+                self.crew.tell(|| Command::Disconnect);
                 let until = Instant::now() + Duration::from_secs_f64(self.scenario.verify.patience);
-                while self.now().connected > 0 && Instant::now() < until {
+                while self.crew.now().connected > 0 && Instant::now() < until {
                     self.wait_for(&name, LOOK).await;
                 }
             }
         }
         let took = began.elapsed();
-        let (now, counts) = (self.now(), self.snapshot()?);
+        let (now, counts) = (self.crew.now(), self.crew.snapshot()?);
         let (own_now, server_now) = (self.own(), self.server());
         let unchanged = |snapshot: &Snapshot| snapshot.tally.total().unchanged;
         self.phases.push(PhaseOutcome {
@@ -211,7 +180,7 @@ impl Conductor {
         let mut seen = (0, 0);
         let mut moved = Instant::now();
         loop {
-            let now = self.now();
+            let now = self.crew.now();
             if now.configured >= all {
                 return;
             }
@@ -285,10 +254,10 @@ impl Conductor {
     /// Waits until nothing has come for so long, at most for the run's patience.
     async fn quiet(&mut self, phase: &str, quiet: Duration) {
         let until = Instant::now() + Duration::from_secs_f64(self.scenario.verify.patience);
-        let mut met = self.now().met;
+        let mut met = self.crew.now().met;
         let mut moved = Instant::now();
         while moved.elapsed() < quiet && Instant::now() < until {
-            let now = self.now();
+            let now = self.crew.now();
             let last = self.began + Duration::from_millis(now.last);
             if now.met != met {
                 met = now.met;
@@ -304,7 +273,7 @@ impl Conductor {
 
     async fn command(&mut self, line: &[String]) -> Result<()> {
         let Some((program, args)) = line.split_first() else { bail!("a command phase without a command") };
-        let before = self.now().connected;
+        let before = self.crew.now().connected;
         let status = tokio::process::Command::new(program)
             .args(args)
             .status()
@@ -315,7 +284,7 @@ impl Conductor {
         }
         // If it took the server away, that shows at once.
         let until = Instant::now() + Duration::from_secs(1);
-        while self.now().connected >= before && Instant::now() < until {
+        while self.crew.now().connected >= before && Instant::now() < until {
             sleep(LOOK).await;
         }
         Ok(())
@@ -332,7 +301,7 @@ impl Conductor {
         let witnesses = self.scenario.verify.witnesses.div_ceil(self.scenario.threads);
         let patience = Duration::from_secs_f64(self.scenario.verify.patience);
         if witnesses > 0 {
-            let answers = self.ask(|answer| Command::Witness(witnesses, patience, answer));
+            let answers = self.crew.ask(|answer| Command::Witness(witnesses, patience, answer));
             for answer in answers {
                 while let Err(std::sync::mpsc::TryRecvError::Empty) = answer.try_recv() {
                     self.wait_for(phase, LOOK).await;
@@ -340,23 +309,20 @@ impl Conductor {
             }
         }
         let mesh = self.mesh.clone().filter(|_| self.scenario.verify.truth).map(Arc::new);
-        let answers = self.ask(|answer| Command::Verify(mesh.clone(), answer));
-        self.findings = join(collect(answers)?);
+        let answers = self.crew.ask(|answer| Command::Verify(mesh.clone(), answer));
+        self.findings = join(crew::collect(answers)?);
         Ok(())
     }
 
     fn finish(mut self) -> Result<Outcome> {
         self.progress.end();
-        let counts = self.snapshot()?;
+        let counts = self.crew.snapshot()?;
         let server_peak = self.server().map(|usage| usage.peak);
         if self.scenario.server_pid.is_some() && server_peak.is_none() {
             self.failures.push("the server's process is gone".into());
         }
         let own_peak = self.own().peak;
-        self.commands.clear();
-        for thread in self.threads.drain(..) {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread of proxies panicked"))??;
-        }
+        self.crew.end()?;
         Ok(Outcome {
             scenario: self.scenario,
             phases: self.phases,
@@ -377,7 +343,7 @@ impl Conductor {
 
     async fn wait_for(&mut self, phase: &str, time: Duration) {
         sleep(time).await;
-        let now = self.now();
+        let now = self.crew.now();
         self.progress.show(phase, self.began.elapsed(), &now, self.scenario.proxies);
         if self.sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
             self.sampled = Some(Instant::now());
@@ -400,41 +366,6 @@ impl Conductor {
         }
     }
 
-    fn now(&self) -> Now {
-        let mut now = Now::default();
-        for live in &self.lives {
-            let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-            now.connected += read(&live.connected);
-            now.configured += read(&live.configured);
-            now.responses += read(&live.responses);
-            now.resources += read(&live.resources);
-            now.received += read(&live.received);
-            now.sent += read(&live.sent);
-            now.met += read(&live.met);
-            now.lost += read(&live.lost);
-            now.last = now.last.max(read(&live.last));
-        }
-        now
-    }
-
-    fn tell(&self, command: impl Fn() -> Command) {
-        // A thread that ended is noticed when it is joined.
-        self.commands.iter().for_each(|thread| _ = thread.send(command()));
-    }
-
-    fn ask<T>(&self, command: impl Fn(std::sync::mpsc::Sender<T>) -> Command) -> Vec<Receiver<T>> {
-        let ask = |thread: &UnboundedSender<Command>| {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            _ = thread.send(command(sender));
-            receiver
-        };
-        self.commands.iter().map(ask).collect()
-    }
-
-    fn snapshot(&self) -> Result<Snapshot> {
-        Ok(sum(collect(self.ask(Command::Snapshot))?))
-    }
-
     fn server(&self) -> Option<Usage> {
         usage(self.scenario.server_pid?)
     }
@@ -452,8 +383,4 @@ impl Conductor {
             before => format!("{name}{}", before + 1),
         }
     }
-}
-
-fn collect<T>(answers: Vec<Receiver<T>>) -> Result<Vec<T>> {
-    answers.into_iter().map(|answer| answer.recv().context("a thread of proxies ended")).collect()
 }

@@ -6,6 +6,7 @@
 
 pub mod command;
 mod conductor;
+mod crew;
 mod link;
 mod nodes;
 pub mod process;

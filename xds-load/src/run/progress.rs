@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::conductor::Now;
+use super::crew::Now;
 
 const EVERY: Duration = Duration::from_millis(200);
 

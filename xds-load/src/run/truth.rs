@@ -130,7 +130,8 @@ mod tests {
             unready: BTreeSet::from([at("10.0.0.2:80")]),
             gateways: BTreeSet::from([at("10.1.0.1:15443")]),
         };
-        let cases: &[(&[(&str, bool)], Option<&str>)] = &[
+        type Case = (&'static [(&'static str, bool)], Option<&'static str>);
+        let cases: &[Case] = &[
             (&[("10.0.0.1:80", true), ("10.1.0.1:15443", true)], None),
             (&[("10.0.0.1:80", true), ("10.1.0.1:15443", true), ("10.0.0.2:80", false)], None),
             (&[("10.1.0.1:15443", true)], Some("no healthy 10.0.0.1:80, and the mesh has it")),
