@@ -10,7 +10,7 @@ use landbridge::{
         endpoint::Health,
         kubernetes::{EndpointSlice, Meta, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort},
         locality::Locality,
-        node::{Extensions, Interception, Proxy, ProxyKind, SecretSource},
+        node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
         port::{TargetPort, Transport},
     },
     pipeline::State,
@@ -131,13 +131,18 @@ pub fn withdrawn(service: usize, endpoints: usize) -> Vec<Change> {
     objects(service, endpoints).into_iter().map(gone).collect()
 }
 
-/// A pipeline's state with this mesh.
-pub fn state(services: usize, endpoints: usize) -> State {
-    let mut state = State::new(Options {
+/// A pipeline's state without a mesh.
+pub fn empty() -> State {
+    State::new(Options {
         config_cluster: ClusterId::from("east"),
         failover_by_default: true,
         domain: "cluster.local".into(),
-    });
+    })
+}
+
+/// A pipeline's state with this mesh.
+pub fn state(services: usize, endpoints: usize) -> State {
+    let mut state = empty();
     let objects = (0..services).flat_map(|s| objects(s, endpoints));
     state.apply(nodes().chain(objects).collect(), Instant::now());
     state
@@ -179,6 +184,7 @@ fn proxy(i: usize) -> Proxy {
         interception: Interception::Redirect,
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
+        virtual_hosts: VirtualHosts::OneByOne,
         dns_domain: format!("{ns}.svc.cluster.local").into(),
         istio_version: None,
         user_agent: None,

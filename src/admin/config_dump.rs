@@ -46,7 +46,7 @@ fn parse_types(list: &str) -> Result<Vec<ResourceType>, Refusal> {
             "clusters" | "cluster" | "cds" => Ok(ResourceType::Cluster),
             "endpoints" | "endpoint" | "eds" => Ok(ResourceType::Endpoint),
             "listeners" | "listener" | "lds" => Ok(ResourceType::Listener),
-            "routes" | "route" | "rds" => Ok(ResourceType::Route),
+            "routes" | "route" | "rds" | "vhds" => Ok(ResourceType::Route),
             _ => Err(Refusal::bad(format!(
                 "`{name}` is not a type of this dump: use clusters, endpoints, listeners or routes, separated by commas\n"
             ))),
@@ -87,11 +87,29 @@ fn section(kind: ResourceType, snapshot: &Snapshot) -> Value {
                 "dynamic_listeners": listeners.collect::<Vec<_>>(),
             })
         }
-        ResourceType::Route => json!({
+        // Envoy's dump, too, shows a route configuration with the virtual hosts that came on their own.
+        ResourceType::Route | ResourceType::VirtualHost => json!({
             "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
-            "dynamic_route_configs": entries(resources, "route_config"),
+            "dynamic_route_configs": with_hosts(entries(resources, "route_config"), snapshot),
         }),
     }
+}
+
+fn with_hosts(mut routes: Vec<Value>, snapshot: &Snapshot) -> Vec<Value> {
+    for (encoded, entry) in sorted(&snapshot.routes).into_iter().zip(&mut routes) {
+        let Some(prefix) = &encoded.waits_for else { continue };
+        let hosts = snapshot.virtual_hosts.with_prefix(prefix).map(|host| {
+            let mut host = message(host);
+            if let Value::Object(fields) = &mut host {
+                fields.remove("@type");
+            }
+            host
+        });
+        if let Value::Array(all) = &mut entry["route_config"]["virtual_hosts"] {
+            all.extend(hosts);
+        }
+    }
+    routes
 }
 
 fn entries(resources: &Resources, field: &str) -> Vec<Value> {

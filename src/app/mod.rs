@@ -88,6 +88,8 @@ pub struct Config {
     pub custom_hosts: Vec<String>,
     /// Failover without a DestinationRule.
     pub failover_by_default: bool,
+    /// Virtual hosts one by one for proxies that can take them.
+    pub enable_vhds: bool,
     /// Suffix of service hosts.
     pub domain: String,
     /// Connections are asked to move on after about this long.
@@ -172,7 +174,7 @@ pub async fn serve(config: Config) -> Result<()> {
         names: SharedNames::default(),
         metrics: xds_metrics,
         overload: overload.clone(),
-        settings: XdsSettings::default(),
+        settings: XdsSettings { enable_vhds: config.enable_vhds, ..XdsSettings::default() },
     });
     let settings = ConnectionSettings {
         max_age: Some(config.max_connection_age),

@@ -75,6 +75,9 @@ pub struct BootstrapArgs {
     /// Networks whose endpoints the proxy wants to see; all if not given.
     #[arg(long, env = "ISTIO_META_REQUESTED_NETWORK_VIEW", value_delimiter = ',')]
     requested_network_view: Vec<String>,
+    /// Virtual hosts one by one, or not; as the control plane likes it, if not given. Delta only.
+    #[arg(long, env = "ISTIO_META_ENABLE_VHDS")]
+    enable_vhds: Option<bool>,
     /// Variant of the xDS protocol.
     #[arg(long, env = "LANDBRIDGE_XDS_PROTOCOL", value_enum, default_value = "delta")]
     protocol: Protocol,

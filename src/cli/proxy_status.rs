@@ -66,7 +66,7 @@ fn select(all: Vec<SyncStatus>, wanted: &str) -> Result<Vec<SyncStatus>> {
 
 fn list(proxies: &[SyncStatus]) -> Table {
     let mut table =
-        Table::new(&["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "LAST-NACK"]);
+        Table::new(&["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "VHDS", "LAST-NACK"]);
     for proxy in proxies {
         let states = TYPES.map(|(_, url)| word(proxy.resources.get(url)).to_owned());
         let head =
@@ -167,7 +167,10 @@ mod tests {
             .lines()
             .map(|l| l.split("   ").filter(|w| !w.is_empty()).map(str::trim).collect::<Vec<_>>())
             .collect();
-        assert_eq!(words[0], ["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "LAST-NACK"]);
+        assert_eq!(
+            words[0],
+            ["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "VHDS", "LAST-NACK"]
+        );
         assert_eq!(
             words[1],
             [
@@ -178,6 +181,7 @@ mod tests {
                 "SYNCED",
                 "NOT SENT",
                 "NACK",
+                "-",
                 "-",
                 "LDS 2026-01-02T03:04:05.678Z: Error adding listener"
             ]

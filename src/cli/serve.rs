@@ -62,6 +62,10 @@ pub struct ServeArgs {
     /// Services with endpoints in more than one locality fail over without a DestinationRule. `false`: as Istio does.
     #[arg(long, env = "LANDBRIDGE_FAILOVER_BY_DEFAULT", default_value_t = true, action = clap::ArgAction::Set)]
     failover_by_default: bool,
+    /// Delta proxies from Envoy 1.38 on get the virtual hosts of a port as resources of their own (VHDS), so that a change
+    /// sends one and not the whole route table. A proxy's metadata ENABLE_VHDS is stronger.
+    #[arg(long, env = "LANDBRIDGE_ENABLE_VHDS", default_value_t = true, action = clap::ArgAction::Set)]
+    enable_vhds: bool,
     /// Suffix of service hosts.
     #[arg(long, env = "LANDBRIDGE_DOMAIN", default_value = "cluster.local")]
     domain: String,
@@ -117,6 +121,7 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_host,
             failover_by_default,
+            enable_vhds,
             domain,
             keepalive_max_server_connection_age,
             memory_limit,
@@ -164,6 +169,7 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_hosts: custom_host,
             failover_by_default,
+            enable_vhds,
             domain,
             max_connection_age: keepalive_max_server_connection_age,
             memory_limit,

@@ -13,8 +13,11 @@ pub struct Delta {
     pub services: BTreeSet<ServiceKey>,
     /// Endpoints changed: assignments.
     pub endpoints: BTreeSet<ServiceKey>,
-    /// A service on these ports came, went or changed: listeners and routes.
+    /// A service on these ports came, went or changed: what all services of a port share.
     pub ports: BTreeSet<u16>,
+    /// Called by other names or addresses than before, because of other services or of endpoints: listeners and virtual
+    /// hosts.
+    pub names: BTreeSet<ServiceKey>,
     /// Which proxies may belong to other views now.
     pub proxies: AffectedProxies,
 }

@@ -73,9 +73,13 @@ impl Index {
         if identities || before != after {
             delta.services.insert(key.clone());
             delta.ports.extend(ports);
-        } else if service.is_some_and(|s| s.resolution == Resolution::Passthrough) {
-            // Headless services have a listener for each endpoint.
-            delta.ports.extend(ports);
+        }
+        // A headless service has a listener for each endpoint.
+        if service.is_some_and(|s| s.resolution == Resolution::Passthrough) {
+            if !same_places {
+                self.rename(&key, delta, |_| {});
+            }
+            delta.names.insert(key.clone());
         }
         delta.endpoints.insert(key);
     }

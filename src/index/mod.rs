@@ -11,8 +11,10 @@ pub mod delta;
 mod endpoints;
 mod inputs;
 mod interner;
+mod names;
 mod networks;
 mod peers;
+mod ports;
 mod rules;
 mod scope;
 mod services;
@@ -22,10 +24,7 @@ mod workloads;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use delta::Delta;
 pub use inputs::{ClusterObjects, Inputs};
@@ -64,7 +63,8 @@ pub struct Index {
     mesh: Arc<MeshConfig>,
     inputs: Inputs,
     services: BTreeMap<ServiceKey, Arc<Service>>,
-    by_port: BTreeMap<u16, BTreeSet<ServiceKey>>,
+    by_port: BTreeMap<u16, ports::OnPort>,
+    names: names::Names,
     endpoints: BTreeMap<ServiceKey, Arc<ServiceEndpoints>>,
     /// What endpoints share.
     workloads: interner::Workloads,
@@ -85,6 +85,7 @@ impl Index {
             inputs: Inputs::default(),
             services: BTreeMap::new(),
             by_port: BTreeMap::new(),
+            names: names::Names::default(),
             endpoints: BTreeMap::new(),
             workloads: interner::Workloads::default(),
             networks: Networks::default(),
@@ -199,20 +200,6 @@ impl Index {
     /// The services that a scope sees, by host.
     pub fn visible(&self, scope: &Scope) -> Vec<&Arc<Service>> {
         self.services.values().filter(|s| self.sees(scope, s)).collect()
-    }
-
-    /// The visible services with this port, oldest first: Istio decides conflicts between listeners by age.
-    pub fn services_on_port(&self, scope: &Scope, port: u16) -> Vec<&Arc<Service>> {
-        let keys = self.by_port.get(&port).into_iter().flatten();
-        let mut found: Vec<_> =
-            keys.filter_map(|k| self.services.get(k)).filter(|s| self.sees(scope, s)).collect();
-        found.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
-        found
-    }
-
-    /// Every port of every service.
-    pub fn ports(&self) -> impl Iterator<Item = u16> {
-        self.by_port.keys().copied()
     }
 
     /// A service's endpoints.

@@ -45,30 +45,27 @@ impl Index {
         if old == new {
             return;
         }
-        for service in [&old, &new].into_iter().flatten() {
-            delta.ports.extend(service.ports.iter().map(|p| p.number));
-            // An alias is a further domain of its target's routes, whatever ports it lists itself.
-            if let Resolution::Alias(target) = &service.resolution {
-                let targets = self.services.values().filter(|s| s.key.host == *target);
-                delta.ports.extend(targets.flat_map(|s| &s.ports).map(|p| p.number));
-            }
-        }
-        self.counts.service(old.as_deref(), -1);
-        self.counts.service(new.as_deref(), 1);
-        for port in old.iter().flat_map(|s| &s.ports) {
-            if let Some(keys) = self.by_port.get_mut(&port.number) {
-                keys.remove(&key);
-                if keys.is_empty() {
-                    self.by_port.remove(&port.number);
+        self.rename(&key, delta, |index| {
+            index.counts.service(old.as_deref(), -1);
+            index.counts.service(new.as_deref(), 1);
+            for (service, present) in [(&old, false), (&new, true)] {
+                if let Some(Resolution::Alias(target)) = service.as_ref().map(|s| &s.resolution) {
+                    index.names.set_alias(target, &key, present);
                 }
             }
-        }
-        for port in new.iter().flat_map(|s| &s.ports) {
-            self.by_port.entry(port.number).or_default().insert(key.clone());
-        }
-        match new {
-            Some(new) => drop(self.services.insert(key.clone(), new)),
-            None => drop(self.services.remove(&key)),
+            match new.clone() {
+                Some(new) => drop(index.services.insert(key.clone(), new)),
+                None => drop(index.services.remove(&key)),
+            }
+        });
+        self.count_ports(old.as_deref(), false, delta);
+        self.count_ports(new.as_deref(), true, delta);
+        // An alias is a further domain of its target's routes, whatever ports it lists itself.
+        for service in [&old, &new].into_iter().flatten() {
+            if let Resolution::Alias(target) = &service.resolution {
+                let targets = self.with_host(target).filter_map(|key| self.services.get(key));
+                delta.ports.extend(targets.flat_map(|s| &s.ports).map(|p| p.number));
+            }
         }
         delta.services.insert(key);
     }

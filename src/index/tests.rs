@@ -429,4 +429,8 @@ fn a_service_may_be_an_alias_or_headless() {
     let delta = index.update([put("east", Object::Service(Arc::new(alias)))]);
     assert_eq!(backend(&index).resolution, Resolution::Passthrough);
     assert!(delta.ports.contains(&80), "an alias is a domain of its target's routes");
+    assert_eq!(
+        delta.names.iter().map(|k| &*k.host).collect::<Vec<_>>(),
+        ["backend.production.svc.cluster.local"]
+    );
 }

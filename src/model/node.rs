@@ -48,6 +48,16 @@ pub struct Extensions {
     pub stats: bool,
 }
 
+/// How a sidecar takes the hosts of an HTTP port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VirtualHosts {
+    /// As one route configuration (RDS): any change sends all of it again.
+    #[default]
+    Together,
+    /// Each as a resource of its own (VHDS), which only Delta streams can carry.
+    OneByOne,
+}
+
 /// A connected proxy. Builders never see it: only views that are derived from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxy {
@@ -83,6 +93,8 @@ pub struct Proxy {
     pub extensions: Extensions,
     /// Where its certificate comes from.
     pub secrets: SecretSource,
+    /// What its stream, its version and its metadata allow.
+    pub virtual_hosts: VirtualHosts,
     /// DNS domain of the node id, e.g. `production.svc.cluster.local`.
     pub dns_domain: Arc<str>,
     /// Metadata ISTIO_VERSION, for display.

@@ -24,6 +24,14 @@ pub struct ServiceKey {
     pub namespace: Arc<str>,
 }
 
+impl ServiceKey {
+    /// The name within its namespace, where `domain` is the suffix of the hosts of Kubernetes services.
+    pub fn short(&self, domain: &str) -> Option<&str> {
+        let in_cluster = self.host.strip_suffix(domain)?.strip_suffix(".svc.")?;
+        in_cluster.strip_suffix(&*self.namespace)?.strip_suffix('.').filter(|short| !short.is_empty())
+    }
+}
+
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host)

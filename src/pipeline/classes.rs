@@ -201,5 +201,6 @@ fn snapshot(joined: &[(ResourceType, LayerId)], layers: &Layers, epoch: u64, eve
         endpoints: of(ResourceType::Endpoint),
         listeners: of(ResourceType::Listener),
         routes: of(ResourceType::Route),
+        virtual_hosts: of(ResourceType::VirtualHost),
     }
 }

@@ -59,15 +59,24 @@ impl Layer {
         totals: &mut Totals,
     ) -> bool {
         let mut changed = false;
+        let (mut built_names, mut gone) = (HashSet::new(), Vec::new());
         for unit in units {
             // A builder that fails costs its own unit's news, nothing else: the last good bytes stay.
             match catch_unwind(AssertUnwindSafe(|| key.build(index, &unit))) {
-                Ok(built) => changed |= self.install(unit, built, key.kind(), quarantine, totals),
+                Ok(built) => {
+                    built_names.extend(built.iter().map(|b| b.name.clone()));
+                    changed |= self.install(unit, built, key.kind(), quarantine, totals, &mut gone);
+                }
                 Err(_) => {
                     totals.failed_builds += 1;
                     error!(layer = %key.describe(), ?unit, "a builder panicked; its last good resources stay. This is a bug: report it with the panic message above");
                 }
             }
+        }
+        // Of two services at one address the one that comes first builds it: a name may move from unit to unit.
+        for name in gone.into_iter().filter(|name| !built_names.contains(name)) {
+            changed |= self.set.remove(&name).is_some();
+            self.previous.remove(&name);
         }
         changed
     }
@@ -79,6 +88,7 @@ impl Layer {
         kind: ResourceType,
         quarantine: &Quarantine,
         totals: &mut Totals,
+        gone: &mut Vec<Arc<str>>,
     ) -> bool {
         let mut changed = false;
         let mut names = Vec::with_capacity(built.len());
@@ -109,12 +119,7 @@ impl Layer {
             true => self.units.remove(&unit),
             false => self.units.insert(unit, names.clone()),
         };
-        for gone in before.unwrap_or_default() {
-            if !names.contains(&gone) {
-                changed |= self.set.remove(&gone).is_some();
-                self.previous.remove(&gone);
-            }
-        }
+        gone.extend(before.unwrap_or_default().into_iter().filter(|name| !names.contains(name)));
         changed
     }
 

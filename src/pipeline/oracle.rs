@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use landbridge_proto::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use proptest::prelude::*;
+use prost::Message;
 use tokio::sync::oneshot;
 
 use super::State;
@@ -27,11 +29,11 @@ use crate::{
         },
         locality::Locality,
         mesh::MeshConfig,
-        node::{Extensions, Interception, Proxy, ProxyKind, SecretSource},
+        node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
         peer_authentication::{MtlsMode, PeerAuthentication},
         port::{TargetPort, Transport},
     },
-    snapshot::{Command, Nack, ResourceType, Snapshot, StreamId},
+    snapshot::{Command, Encoded, Nack, ResourceType, Snapshot, StreamId},
 };
 
 const CLUSTERS: [&str; 2] = ["east", "west"];
@@ -245,7 +247,8 @@ fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
 fn service(cluster: usize, ns: usize, n: usize, variant: u8) -> Service {
     let mut service = Service {
         meta: meta(NAMESPACES[ns], NAMES[n], &[]),
-        cluster_ips: vec![([10, 96, cluster as u8, (ns * 8 + n) as u8]).into()],
+        // Address ranges of clusters overlap: what is `b` in one may be `c` in the other.
+        cluster_ips: vec![([10, 96, 0, (ns * 8 + (n + cluster) % NAMES.len()) as u8]).into()],
         ports: vec![port("http", 80, 8080)],
         selector: labels(&[("app", NAMES[n])]),
         ..Service::default()
@@ -262,7 +265,11 @@ fn service(cluster: usize, ns: usize, n: usize, variant: u8) -> Service {
             service.cluster_ips.clear();
             service.selector.clear();
         }
-        4 => service.node_local = true,
+        4 => {
+            service.node_local = true;
+            service.cluster_ips.clear();
+            service.ports = vec![port("grpc-web", 80, 8080), port("mongo", 9000, 9000)];
+        }
         5 => {
             service.meta.annotations = labels(&[("networking.istio.io/exportTo", ".")]);
             service.ports = vec![port("auto", 80, 8080), port("https-x", 8443, 8443)];
@@ -341,6 +348,7 @@ fn proxy(variant: u8) -> Proxy {
         interception: if variant == 1 { Interception::None } else { Interception::Redirect },
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
+        virtual_hosts: if variant == 2 { VirtualHosts::Together } else { VirtualHosts::OneByOne },
         dns_domain: format!("{namespace}.svc.cluster.local").into(),
         istio_version: None,
         user_agent: None,
@@ -439,8 +447,63 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
             prop_assert_eq!(actual, expected, "{:?} of {:?}", kind, id);
         }
     }
+    if refused.is_empty() {
+        published.values().try_for_each(|snapshot| no_domain_occurs_twice(snapshot))?;
+    }
     prop_assert_eq!(state.totals.failed_builds, 0);
     Ok(())
+}
+
+/// Envoy would refuse the table.
+fn no_domain_occurs_twice(snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for table in snapshot.routes.iter() {
+        let table: RouteConfiguration = decode(table);
+        let domains = table.virtual_hosts.into_iter().flat_map(|host| host.domains);
+        tables.entry(table.name).or_default().extend(domains);
+    }
+    for host in snapshot.virtual_hosts.iter() {
+        let host: VirtualHost = decode(host);
+        let (table, _) = host.name.split_once('/').expect("a table's name and a host's");
+        prop_assert!(tables.contains_key(table), "{} is in no table", host.name);
+        tables.entry(table.to_owned()).or_default().extend(host.domains);
+    }
+    for (table, domains) in tables {
+        let lower: Vec<_> = domains.iter().map(|d| d.to_ascii_lowercase()).collect();
+        let unique: std::collections::BTreeSet<_> = lower.iter().collect();
+        prop_assert_eq!(unique.len(), domains.len(), "table {}: {:?}", table, domains);
+    }
+    Ok(())
+}
+
+fn decode<M: Message + Default>(encoded: &Encoded) -> M {
+    let any = prost_types::Any::decode(encoded.any()).expect("our own bytes");
+    M::decode(any.value.as_slice()).expect("our own bytes")
+}
+
+/// A service more: its cluster, its assignment and its virtual host, and nothing that is of others.
+#[test]
+fn a_new_service_is_built_alone() {
+    let mut state = State::new(options());
+    attach(&mut state, 1, 0);
+    let put = |n: usize| {
+        let mut service = service(0, 0, 0, 0);
+        service.meta.name = format!("many-{n}").into();
+        service.cluster_ips = vec![([10, 97, (n / 250) as u8, (n % 250) as u8]).into()];
+        let key = key(0, Kind::Service, NAMESPACES[0], &service.meta.name);
+        Change::Upsert(key, Object::Service(Arc::new(service)))
+    };
+    state.apply((0..300).map(put).collect(), Instant::now());
+    let (before, built) = (snapshots(&state).remove(&StreamId(1)).expect("attached"), state.totals.resources);
+    state.apply(vec![put(300)], Instant::now());
+    let after = snapshots(&state).remove(&StreamId(1)).expect("attached");
+    let changed = |kind| after.get(kind).diff(before.get(kind)).len();
+    assert_eq!(
+        ResourceType::ALL.map(changed),
+        [1, 1, 0, 0, 1],
+        "clusters, endpoints, listeners, routes, hosts"
+    );
+    assert_eq!(state.totals.resources - built, 3);
 }
 
 proptest! {

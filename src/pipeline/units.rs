@@ -1,11 +1,15 @@
 //! Layers and units: what is built together, and what a change makes dirty.
 //!
-//! A layer is all resources of one type for one view. It is built in units: a service for clusters and assignments, a port
-//! number for listeners and routes (every service on a port shares its listener and its route table).
+//! A layer is all resources of one type for one view. It is built in units: a service for what is its own (clusters,
+//! assignments, virtual hosts, listeners of its addresses), a port number for what all services of a port share (its
+//! listener, its table of routes).
 
 use crate::{
-    index::{Delta, Index},
-    model::{node::ProxyKind, service::ServiceKey},
+    index::{Delta, Index, Scope},
+    model::{
+        node::{ProxyKind, VirtualHosts},
+        service::{Service, ServiceKey},
+    },
     resource::{self, Built},
     snapshot::ResourceType,
     view::{
@@ -28,8 +32,12 @@ pub enum LayerKey {
     InboundListeners(InboundView),
     /// LDS of a gateway.
     GatewayListeners(GatewayView),
-    /// RDS.
+    /// RDS: the tables of ports.
     Routes(RouteView),
+    /// RDS: the tables of sniffed listeners, of one service each.
+    SniffedRoutes(Scope),
+    /// VHDS.
+    VirtualHosts(RouteView),
 }
 
 /// What makes layers dirty.
@@ -41,6 +49,8 @@ pub enum Concern {
     Endpoints,
     /// Any port.
     Ports,
+    /// The names or addresses of any service.
+    Names,
     /// One service.
     Service(ServiceKey),
 }
@@ -61,12 +71,18 @@ pub fn layers_of(views: &ProxyViews) -> Vec<LayerKey> {
     let mut layers =
         vec![LayerKey::Clusters(views.clusters.clone()), LayerKey::Endpoints(views.endpoints.clone())];
     match &views.kind {
-        KindViews::Sidecar { listeners, routes, inbound } => layers.extend([
-            LayerKey::InboundClusters(inbound.clone()),
-            LayerKey::Listeners(listeners.clone()),
-            LayerKey::InboundListeners(inbound.clone()),
-            LayerKey::Routes(routes.clone()),
-        ]),
+        KindViews::Sidecar { listeners, routes, inbound } => {
+            layers.extend([
+                LayerKey::InboundClusters(inbound.clone()),
+                LayerKey::Listeners(listeners.clone()),
+                LayerKey::InboundListeners(inbound.clone()),
+                LayerKey::Routes(routes.clone()),
+                LayerKey::SniffedRoutes(routes.scope.clone()),
+            ]);
+            if routes.virtual_hosts == VirtualHosts::OneByOne {
+                layers.push(LayerKey::VirtualHosts(routes.clone()));
+            }
+        }
         KindViews::Router(gateway) => layers.push(LayerKey::GatewayListeners(gateway.clone())),
     }
     layers
@@ -81,6 +97,7 @@ impl Concern {
             (!delta.services.is_empty(), Self::Services),
             (!delta.endpoints.is_empty(), Self::Endpoints),
             (!delta.ports.is_empty(), Self::Ports),
+            (!delta.names.is_empty(), Self::Names),
         ];
         let any = any.into_iter().filter(|(is, _)| *is).map(|(_, concern)| concern);
         any.chain(delta.services.iter().cloned().map(Self::Service)).collect()
@@ -98,7 +115,8 @@ impl LayerKey {
             Self::Listeners(_) | Self::InboundListeners(_) | Self::GatewayListeners(_) => {
                 ResourceType::Listener
             }
-            Self::Routes(_) => ResourceType::Route,
+            Self::Routes(_) | Self::SniffedRoutes(_) => ResourceType::Route,
+            Self::VirtualHosts(_) => ResourceType::VirtualHost,
         }
     }
 
@@ -109,8 +127,8 @@ impl LayerKey {
         let fixed = std::iter::once(Unit::Fixed);
         match self {
             Self::Clusters(_) => fixed.chain(services()).collect(),
-            Self::Endpoints(_) => services().collect(),
-            Self::Listeners(_) => fixed.chain(ports()).collect(),
+            Self::Endpoints(_) | Self::SniffedRoutes(_) | Self::VirtualHosts(_) => services().collect(),
+            Self::Listeners(_) => fixed.chain(ports()).chain(services()).collect(),
             Self::Routes(_) => ports().collect(),
             Self::InboundClusters(_) | Self::InboundListeners(_) | Self::GatewayListeners(_) => {
                 fixed.collect()
@@ -121,9 +139,11 @@ impl LayerKey {
     /// What makes any of its units dirty.
     pub fn concerns(&self) -> Vec<Concern> {
         match self {
-            Self::Clusters(_) | Self::GatewayListeners(_) => vec![Concern::Services],
+            Self::Clusters(_) | Self::GatewayListeners(_) | Self::SniffedRoutes(_) => vec![Concern::Services],
             Self::Endpoints(_) => vec![Concern::Services, Concern::Endpoints],
-            Self::Listeners(_) | Self::Routes(_) => vec![Concern::Ports],
+            Self::Listeners(_) => vec![Concern::Services, Concern::Names, Concern::Ports],
+            Self::Routes(_) => vec![Concern::Ports],
+            Self::VirtualHosts(_) => vec![Concern::Services, Concern::Names],
             Self::InboundClusters(view) | Self::InboundListeners(view) => {
                 view.ports.iter().map(|p| Concern::Service(p.service.clone())).collect()
             }
@@ -135,9 +155,14 @@ impl LayerKey {
         let service = |key: &ServiceKey| Unit::Service(key.clone());
         let fixed_if = |dirty: bool| if dirty { vec![Unit::Fixed] } else { Vec::new() };
         match self {
-            Self::Clusters(_) => delta.services.iter().map(service).collect(),
+            Self::Clusters(_) | Self::SniffedRoutes(_) => delta.services.iter().map(service).collect(),
             Self::Endpoints(_) => delta.services.union(&delta.endpoints).map(service).collect(),
-            Self::Listeners(_) | Self::Routes(_) => delta.ports.iter().copied().map(Unit::Port).collect(),
+            Self::Listeners(_) => {
+                let services = delta.services.union(&delta.names).map(service);
+                services.chain(delta.ports.iter().copied().map(Unit::Port)).collect()
+            }
+            Self::Routes(_) => delta.ports.iter().copied().map(Unit::Port).collect(),
+            Self::VirtualHosts(_) => delta.services.union(&delta.names).map(service).collect(),
             Self::InboundClusters(view) | Self::InboundListeners(view) => fixed_if(
                 !delta.services.is_empty() && view.ports.iter().any(|p| delta.services.contains(&p.service)),
             ),
@@ -147,26 +172,33 @@ impl LayerKey {
 
     /// Builds a unit. Nothing is built of what does not exist or is not visible.
     pub fn build(&self, index: &Index, unit: &Unit) -> Vec<Built> {
+        let seen = |scope: &Scope, key: &ServiceKey| index.service(key).filter(|s| index.sees(scope, s));
+        let of = |scope: &Scope, key: &ServiceKey, build: &dyn Fn(&Service) -> Vec<Built>| {
+            seen(scope, key).map(|service| build(service)).unwrap_or_default()
+        };
         match (self, unit) {
-            (Self::Clusters(view), Unit::Fixed) => resource::cds::fixed(index, view),
-            (Self::Clusters(view), Unit::Service(key)) => {
-                match index.service(key).filter(|s| index.sees(&view.scope, s)) {
-                    Some(service) => resource::cds::service(index, view, service),
-                    None => Vec::new(),
-                }
+            (Self::Clusters(v), Unit::Fixed) => resource::cds::fixed(index, v),
+            (Self::Clusters(v), Unit::Service(key)) => {
+                of(&v.scope, key, &|s| resource::cds::service(index, v, s))
             }
-            (Self::Endpoints(view), Unit::Service(key)) => {
-                match index.service(key).filter(|s| index.sees(&view.scope, s)) {
-                    Some(service) => resource::eds::service(index, view, service),
-                    None => Vec::new(),
-                }
+            (Self::Endpoints(v), Unit::Service(key)) => {
+                of(&v.scope, key, &|s| resource::eds::service(index, v, s))
             }
-            (Self::InboundClusters(view), Unit::Fixed) => resource::cds::inbound(index, view),
-            (Self::Listeners(view), Unit::Fixed) => resource::lds::outbound::fixed(index, view),
-            (Self::Listeners(view), Unit::Port(port)) => resource::lds::outbound::port(index, view, *port),
-            (Self::InboundListeners(view), Unit::Fixed) => resource::lds::inbound::build(index, view),
-            (Self::GatewayListeners(view), Unit::Fixed) => resource::lds::gateway::build(index, view),
-            (Self::Routes(view), Unit::Port(port)) => resource::rds::port(index, view, *port),
+            (Self::InboundClusters(v), Unit::Fixed) => resource::cds::inbound(index, v),
+            (Self::Listeners(v), Unit::Fixed) => resource::lds::outbound::fixed(index, v),
+            (Self::Listeners(v), Unit::Port(port)) => resource::lds::outbound::port(index, v, *port),
+            (Self::Listeners(v), Unit::Service(key)) => {
+                of(&v.scope, key, &|s| resource::lds::outbound::service(index, v, s))
+            }
+            (Self::InboundListeners(v), Unit::Fixed) => resource::lds::inbound::build(index, v),
+            (Self::GatewayListeners(v), Unit::Fixed) => resource::lds::gateway::build(index, v),
+            (Self::Routes(v), Unit::Port(port)) => resource::rds::port(index, v, *port),
+            (Self::SniffedRoutes(scope), Unit::Service(key)) => {
+                of(scope, key, &|s| resource::rds::sniffed(index, scope, s))
+            }
+            (Self::VirtualHosts(v), Unit::Service(key)) => {
+                of(&v.scope, key, &|s| resource::rds::service(index, v, s))
+            }
             _ => Vec::new(),
         }
     }
@@ -183,6 +215,8 @@ impl LayerKey {
             Self::InboundListeners(v) => format!("inbound listeners of {} ports", v.ports.len()),
             Self::GatewayListeners(v) => format!("listeners of {} Gateways", v.gateways.len()),
             Self::Routes(v) => format!("routes of {} in {}", v.namespace, v.cluster),
+            Self::SniffedRoutes(scope) => format!("routes of sniffed services in {scope:?}"),
+            Self::VirtualHosts(v) => format!("virtual hosts of {} in {}", v.namespace, v.cluster),
         }
     }
 }

@@ -40,7 +40,8 @@ pub struct Built {
     pub name: Arc<str>,
     /// The encoded Envoy message, the same bytes for the same input.
     pub message: Vec<u8>,
-    /// For an EDS cluster: the load assignment that it waits for.
+    /// For an EDS cluster: the load assignment that it waits for. For a route configuration without its hosts: what
+    /// their names begin with.
     pub waits_for: Option<Arc<str>>,
     /// The objects that it was built from.
     pub sources: Vec<ObjectKey>,

@@ -40,8 +40,11 @@ pub struct Encoded {
     resource_at: usize,
     any_field_at: usize,
     any_at: usize,
-    /// For an EDS cluster: the load assignment that it waits for. A cluster that is sent again owes it on the same
-    /// stream (`envoy.md` 8: Envoy re-warms it and, with Delta, does not ask).
+    /// What Envoy waits for when it takes this, without asking for it.
+    ///
+    /// - For an EDS cluster: the load assignment. A cluster that is sent again owes it on the same stream (`envoy.md` 8:
+    ///   Envoy re-warms it and, with Delta, does not ask).
+    /// - For a route configuration whose virtual hosts are resources of their own: what their names begin with.
     pub waits_for: Option<Arc<str>>,
     /// The objects that it was built from, for people who look at a rejected one.
     pub sources: Arc<[ObjectKey]>,

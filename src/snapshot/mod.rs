@@ -25,12 +25,15 @@ pub enum ResourceType {
     Listener,
     /// RDS
     Route,
+    /// VHDS: the hosts of route configurations that leave them out
+    VirtualHost,
 }
 
 impl ResourceType {
     /// All, in the order in which additions are sent (Envoy warms a cluster before a listener may name it);
     /// removals go in reverse.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    pub const ALL: [Self; 5] =
+        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::VirtualHost];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
@@ -39,6 +42,7 @@ impl ResourceType {
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -47,19 +51,20 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// `cds`, `eds`, `lds`, `rds`: as in metrics and logs.
+    /// `cds`, `eds`, `lds`, `rds`, `vhds`: as in metrics and logs.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Cluster => "cds",
             Self::Endpoint => "eds",
             Self::Listener => "lds",
             Self::Route => "rds",
+            Self::VirtualHost => "vhds",
         }
     }
 
-    /// Whether a request without names asks for everything (CDS and LDS); the others are asked for by name.
+    /// Whether a request without names asks for everything (CDS, LDS and VHDS); the others are asked for by name.
     pub const fn is_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
+        matches!(self, Self::Cluster | Self::Listener | Self::VirtualHost)
     }
 }
 
@@ -80,6 +85,8 @@ pub struct Snapshot {
     pub listeners: Resources,
     /// RDS
     pub routes: Resources,
+    /// VHDS
+    pub virtual_hosts: Resources,
 }
 
 impl Snapshot {
@@ -90,6 +97,7 @@ impl Snapshot {
             ResourceType::Endpoint => &self.endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Route => &self.routes,
+            ResourceType::VirtualHost => &self.virtual_hosts,
         }
     }
 
@@ -104,6 +112,7 @@ impl Snapshot {
             endpoints: Resources::default(),
             listeners: Resources::default(),
             routes: Resources::default(),
+            virtual_hosts: Resources::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sets of resources and their differences.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use imbl::ordmap::DiffItem;
 
@@ -35,6 +35,21 @@ impl Resources {
     /// The resource with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Encoded>> {
         self.layers.iter().find_map(|layer| layer.get(name))
+    }
+
+    /// Whether proxies of this class are given resources of the type at all. One that is not is told nothing, which is
+    /// different from being told that there are none.
+    pub fn is_served(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
+    /// Those whose names begin like this, layer by layer.
+    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Encoded>> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let in_layer = move |layer: &'a ResourceSet| layer.range::<_, str>(from).map(|(_, r)| r);
+        self.layers
+            .iter()
+            .flat_map(move |layer| in_layer(layer).take_while(move |r| r.name.starts_with(prefix)))
     }
 
     /// All of them: layer by layer, each in the order of names.

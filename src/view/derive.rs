@@ -92,6 +92,7 @@ pub fn derive(index: &Index, proxy: &Proxy) -> ProxyViews {
                     scope,
                     namespace: proxy.namespace.clone(),
                     cluster: proxy.cluster.clone(),
+                    virtual_hosts: proxy.virtual_hosts,
                 },
                 inbound: inbound(index, proxy, &facts.labels, targets),
             }

@@ -13,6 +13,7 @@ pub use crate::index::Scope;
 pub use derive::{KindViews, ProxyViews, derive};
 pub use inbound::{InboundPort, InboundView, PassthroughMode};
 
+pub use crate::model::node::VirtualHosts;
 use crate::model::{
     ClusterId, Labels, NetworkId,
     gateway::Gateway,
@@ -82,6 +83,8 @@ pub struct RouteView {
     pub namespace: Arc<str>,
     /// Whose virtual addresses are domains.
     pub cluster: ClusterId,
+    /// Where a port's hosts are: in its route configuration, or resources of their own.
+    pub virtual_hosts: VirtualHosts,
 }
 
 /// What a gateway's listeners depend on.

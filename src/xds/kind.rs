@@ -11,17 +11,19 @@ pub enum Kind {
     Secret,
 }
 
-use ResourceType::{Cluster, Endpoint, Listener, Route};
+use ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
 
 impl Kind {
     /// All, in the order in which a stream sends them: what a cluster needs to warm up comes before the listeners and
-    /// routes that name it.
-    pub const ALL: [Self; 5] = [
+    /// routes that name it. Virtual hosts come after the route configurations that they belong to: Envoy drops those that
+    /// it has no place for.
+    pub const ALL: [Self; 6] = [
         Self::Snapshot(Cluster),
         Self::Snapshot(Endpoint),
         Self::Secret,
         Self::Snapshot(Listener),
         Self::Snapshot(Route),
+        Self::Snapshot(VirtualHost),
     ];
 
     /// Its place in [`Self::ALL`].
@@ -32,6 +34,7 @@ impl Kind {
             Self::Secret => 2,
             Self::Snapshot(Listener) => 3,
             Self::Snapshot(Route) => 4,
+            Self::Snapshot(VirtualHost) => 5,
         }
     }
 
@@ -48,7 +51,7 @@ impl Kind {
         Self::ALL.into_iter().find(|k| k.type_url() == url)
     }
 
-    /// `cds`, `eds`, `lds`, `rds`, `sds`: as in metrics and logs.
+    /// `cds`, `eds`, `lds`, `rds`, `vhds`, `sds`: as in metrics and logs.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Snapshot(kind) => kind.short(),
@@ -65,6 +68,14 @@ impl Kind {
     /// missing from one, and keeps assignments, routes and secrets.
     pub const fn is_complete(self) -> bool {
         self.is_wildcard()
+    }
+
+    /// Whether Envoy takes a response as a whole or not at all. Of the other types it applies what is good.
+    ///
+    /// Such responses are never split either: a domain that moves from one virtual host to another is a conflict while
+    /// only one of the two has arrived.
+    pub const fn is_atomic(self) -> bool {
+        matches!(self, Self::Snapshot(VirtualHost))
     }
 }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::model::{
     locality::Locality,
     name::{ClusterId, Labels, NetworkId},
-    node::{Extensions, Interception, Proxy, ProxyKind, SecretSource},
+    node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
 };
 
 /// The largest node message: Envoy lists over a thousand extensions in it (about 100 kB).
@@ -19,6 +19,9 @@ const MAX_NODE_BYTES: usize = 1 << 20;
 const MAX_TEXT_BYTES: usize = 4096;
 /// How many addresses, labels or networks one proxy may have.
 const MAX_ITEMS: usize = 1024;
+
+/// The first Envoy that takes virtual hosts over ADS; those before refuse the route configuration.
+const FIRST_WITH_VHDS: (u32, u32) = (1, 38);
 
 /// Why a node is refused. The text goes to the proxy, which logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -101,6 +104,7 @@ pub fn proxy(node: Option<&Node>) -> Result<Proxy, NodeError> {
         } else {
             SecretSource::Ads
         },
+        virtual_hosts: VirtualHosts::default(),
         dns_domain: match id.domain {
             "" => format!("{namespace}.svc.cluster.local").into(),
             domain => domain.into(),
@@ -109,6 +113,33 @@ pub fn proxy(node: Option<&Node>) -> Result<Proxy, NodeError> {
         user_agent: user_agent(node),
         namespace,
     })
+}
+
+/// How a proxy on a Delta stream takes virtual hosts: as its metadata ENABLE_VHDS says; else, where that is the default
+/// (`offered`), one by one if its version can take them over the same stream.
+pub fn virtual_hosts(node: Option<&Node>, offered: bool) -> Result<VirtualHosts, NodeError> {
+    const KEY: &str = "ENABLE_VHDS";
+    let metadata = Metadata(node.and_then(|n| n.metadata.as_ref()));
+    let one_by_one = match metadata.text(KEY)?.as_deref() {
+        None => offered && node.and_then(envoy_version).is_some_and(|version| version >= FIRST_WITH_VHDS),
+        Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            let expected = "send true or false";
+            return Err(NodeError::Metadata { key: KEY, value: shorten(other), expected });
+        }
+    };
+    Ok(if one_by_one { VirtualHosts::OneByOne } else { VirtualHosts::Together })
+}
+
+/// Major and minor version of an Envoy.
+fn envoy_version(node: &Node) -> Option<(u32, u32)> {
+    match node.user_agent_version_type.as_ref()? {
+        UserAgentVersionType::UserAgentBuildVersion(build) if node.user_agent_name == "envoy" => {
+            build.version.as_ref().map(|v| (v.major_number, v.minor_number))
+        }
+        _ => None,
+    }
 }
 
 struct Id<'a> {

@@ -1,4 +1,4 @@
-use landbridge_proto::envoy::config::core::v3::{Extension, Locality as LocalityProto};
+use landbridge_proto::envoy::config::core::v3::{BuildVersion, Extension, Locality as LocalityProto};
 
 use super::*;
 
@@ -115,4 +115,31 @@ fn refusals_say_what_to_send() {
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
         assert!(error.len() < 500, "{} bytes", error.len());
     }
+}
+
+fn envoy(major: u32, minor: u32, pairs: &[(&str, Value)]) -> Node {
+    let version = landbridge_proto::envoy::r#type::v3::SemanticVersion {
+        major_number: major,
+        minor_number: minor,
+        patch: 0,
+    };
+    let build = BuildVersion { version: Some(version), metadata: None };
+    Node {
+        user_agent_name: "envoy".into(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+        ..node(SIDECAR, pairs)
+    }
+}
+
+#[test]
+fn virtual_hosts_come_one_by_one_where_version_and_operator_allow_it() {
+    use VirtualHosts::{OneByOne, Together};
+    let of = |node: &Node, offered| virtual_hosts(Some(node), offered).unwrap();
+    assert_eq!((of(&envoy(1, 40, &[]), true), of(&envoy(1, 40, &[]), false)), (OneByOne, Together));
+    assert_eq!((of(&envoy(1, 36, &[]), true), of(&node(SIDECAR, &[]), true)), (Together, Together));
+    assert_eq!(of(&envoy(2, 0, &[]), true), OneByOne);
+    let asks = |value| envoy(1, 36, &[("ENABLE_VHDS", text(value))]);
+    assert_eq!((of(&asks("true"), false), of(&asks("false"), true)), (OneByOne, Together));
+    let error = virtual_hosts(Some(&asks("maybe")), true).unwrap_err().to_string();
+    assert!(error.contains("ENABLE_VHDS") && error.contains("true or false"), "{error}");
 }

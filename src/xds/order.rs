@@ -2,7 +2,8 @@
 //!
 //! Additions: clusters and their endpoints first; listeners and routes follow when these were acknowledged, which
 //! Envoy does when the new clusters are warm. Removals: a cluster, its endpoints or a route table that vanished stays
-//! until the listeners and routes of the same snapshot were acknowledged, so that nothing names it any more.
+//! until the listeners and routes of the same snapshot were acknowledged, so that nothing names it any more. ("Routes"
+//! are route configurations and virtual hosts alike.)
 //! A client that does not answer delays this for [`PATIENCE`], not for ever.
 
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::{
     kind::Kind,
     watch::{Step, Watch},
 };
-use crate::snapshot::ResourceType::{Cluster, Endpoint, Listener, Route};
+use crate::snapshot::ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
 
 /// For how long other types wait for the answer to one response. Envoy itself stops waiting for a warming cluster's
 /// endpoints after 15 s.
@@ -20,16 +21,21 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The types whose acknowledgement lets go of what vanished from this one.
 const fn namers(kind: Kind) -> &'static [Kind] {
     match kind {
-        Kind::Snapshot(Cluster | Endpoint) => &[Kind::Snapshot(Listener), Kind::Snapshot(Route)],
+        Kind::Snapshot(Cluster | Endpoint) => {
+            &[Kind::Snapshot(Listener), Kind::Snapshot(Route), Kind::Snapshot(VirtualHost)]
+        }
         Kind::Snapshot(Route) => &[Kind::Snapshot(Listener)],
-        Kind::Snapshot(Listener) | Kind::Secret => &[],
+        // What one virtual host loses another may get: both at once, or the domain is there twice.
+        Kind::Snapshot(Listener | VirtualHost) | Kind::Secret => &[],
     }
 }
 
 /// The types which must be in place before this one.
 const fn needs(kind: Kind) -> &'static [Kind] {
     match kind {
-        Kind::Snapshot(Listener | Route) => &[Kind::Snapshot(Cluster), Kind::Snapshot(Endpoint)],
+        Kind::Snapshot(Listener | Route | VirtualHost) => {
+            &[Kind::Snapshot(Cluster), Kind::Snapshot(Endpoint)]
+        }
         Kind::Snapshot(Cluster | Endpoint) | Kind::Secret => &[],
     }
 }

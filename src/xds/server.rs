@@ -41,6 +41,8 @@ pub struct Settings {
     pub first_request_timeout: Duration,
     /// How many streams may begin in a second; none: as many as come.
     pub streams_per_second: Option<NonZeroU32>,
+    /// Whether Delta proxies that can take virtual hosts one by one get them so, if their metadata does not decide.
+    pub enable_vhds: bool,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             limits: Limits::default(),
             first_request_timeout: Duration::from_secs(30),
             streams_per_second: None,
+            enable_vhds: true,
         }
     }
 }

@@ -15,6 +15,11 @@ use super::{
 };
 use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
 
+const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
+const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
+const RDS: Kind = Kind::Snapshot(ResourceType::Route);
+const VHDS: Kind = Kind::Snapshot(ResourceType::VirtualHost);
+
 /// Bounds on what one stream may ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -134,6 +139,11 @@ impl Session {
     }
 
     fn frame(&mut self, kind: Kind, now: Instant) -> Option<Frame> {
+        if kind == VHDS {
+            for table in self.watch_mut(RDS).take_news() {
+                self.watch_mut(VHDS).follow(table);
+            }
+        }
         let watch = self.watch(kind);
         if !watch.started || watch.in_flight.is_some() {
             return None;
@@ -146,19 +156,28 @@ impl Session {
             Kind::Secret => &self.secrets,
         };
         let watch = &mut self.watches[kind.index()];
+        if kind == VHDS && !root.is_served() {
+            watch.skip(&target);
+            return None;
+        }
         // Not the first answer, which is older than its request.
         let push = watch.step.sequence > 0 && target.sequence > watch.step.sequence;
         if target.sequence >= watch.step.sequence {
             watch.advance(root, &target, hold, now);
         }
         watch.release(released, |since| order::expired(since, now));
+        watch.want_awaited();
 
         let whole = self.protocol == Protocol::Sotw && kind.is_complete();
-        let Some(batch) = watch.take(if whole { usize::MAX } else { self.limits.response_bytes }) else {
+        let unlimited = whole || kind.is_atomic();
+        let Some(batch) = watch.take(if unlimited { usize::MAX } else { self.limits.response_bytes }) else {
             watch.settle();
             return None;
         };
-        let waits_for: Vec<Arc<str>> = batch.changed.iter().filter_map(|r| r.waits_for.clone()).collect();
+        let waits_for: Vec<Arc<str>> = match kind {
+            CDS => batch.changed.iter().filter_map(|r| r.waits_for.clone()).collect(),
+            _ => Vec::new(),
+        };
         let resources = if whole { watch.everything() } else { batch.changed };
         // State of the world cannot express the removal of what is asked for by name. A secret is never removed: Envoy
         // would have to go on without the certificate that it has, or without knowing whom to trust.
@@ -172,12 +191,11 @@ impl Session {
         }
         self.nonces += 1;
         let nonce = self.nonces.to_string();
-        watch.sent(nonce.clone(), resources.clone(), push, now);
+        watch.sent(nonce.clone(), resources.clone(), removed.clone(), push, now);
         let step = watch.step.clone();
-        if kind == Kind::Snapshot(ResourceType::Cluster) {
+        if kind == CDS {
             // Envoy re-warms a changed cluster and, with Delta, does not ask for its endpoints again.
-            let endpoints = self.watch_mut(Kind::Snapshot(ResourceType::Endpoint));
-            waits_for.into_iter().for_each(|name| endpoints.owe(name));
+            waits_for.into_iter().for_each(|name| self.watch_mut(EDS).owe(name));
         }
         let version = match self.protocol {
             Protocol::Delta => step.snapshot.epoch.to_string(),

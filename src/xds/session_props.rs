@@ -2,7 +2,10 @@
 //! its view has, in both protocols.
 //!
 //! The client is modelled after Envoy: it asks for the endpoints of clusters as they come, acknowledges clusters when
-//! they are warm, applies the good part of what it refuses, and keeps all that it has over a reconnect.
+//! they are warm, applies the good part of what it refuses, and keeps all that it has over a reconnect. With Delta its
+//! route configurations leave their virtual hosts to VHDS, which it treats as Envoy does, too: it asks once, by a wildcard,
+//! drops what belongs to no route configuration that it has (but says on a reconnect that it has it), takes a response as
+//! a whole or not at all, and cannot go back to a route configuration that waits for none.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,16 +17,18 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{ResourceSet, Version};
-use ResourceType::{Cluster, Endpoint, Listener, Route};
+use ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
 
 const CDS: Kind = Kind::Snapshot(Cluster);
 const EDS: Kind = Kind::Snapshot(Endpoint);
 const LDS: Kind = Kind::Snapshot(Listener);
 const RDS: Kind = Kind::Snapshot(Route);
-const KINDS: [Kind; 4] = [CDS, EDS, LDS, RDS];
+const VHDS: Kind = Kind::Snapshot(VirtualHost);
+const KINDS: [Kind; 5] = [CDS, EDS, LDS, RDS, VHDS];
 /// Names of clusters and assignments: the first three take their endpoints from EDS.
 const CLUSTERS: [&str; 5] = ["e1", "e2", "e3", "s4", "s5"];
 const OTHERS: [&str; 3] = ["80", "90", "443"];
+const HOSTS: [&str; 5] = ["80/a", "80/b", "80/c", "90/a", "443/a"];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -49,6 +54,7 @@ struct World {
     endpoints: [u8; 5],
     listeners: [u8; 3],
     routes: [u8; 3],
+    hosts: [u8; 5],
 }
 
 fn world(contents: std::ops::Range<u8>) -> impl Strategy<Value = World> {
@@ -58,12 +64,14 @@ fn world(contents: std::ops::Range<u8>) -> impl Strategy<Value = World> {
         proptest::array::uniform5(c()),
         proptest::array::uniform3(c()),
         proptest::array::uniform3(c()),
+        proptest::array::uniform5(c()),
     )
-        .prop_map(|(clusters, endpoints, listeners, routes)| World {
+        .prop_map(|(clusters, endpoints, listeners, routes, hosts)| World {
             clusters,
             endpoints,
             listeners,
             routes,
+            hosts,
         })
 }
 
@@ -79,19 +87,23 @@ fn op(contents: std::ops::Range<u8>) -> impl Strategy<Value = Op> {
     ]
 }
 
-fn resource(kind: Kind, name: &str, content: u8) -> Arc<Encoded> {
-    let waits_for = (kind == CDS && name.starts_with('e')).then(|| name.into());
+fn resource(protocol: Protocol, kind: Kind, name: &str, content: u8) -> Arc<Encoded> {
+    let waits_for = match kind {
+        CDS => name.starts_with('e').then(|| name.into()),
+        RDS => (protocol == Protocol::Delta).then(|| format!("{name}/").into()),
+        _ => None,
+    };
     let message = format!("{name}={content}");
     Arc::new(Encoded::new(name.into(), kind.type_url(), message.as_bytes(), waits_for, Arc::new([])))
 }
 
-fn snapshot(world: &World) -> Arc<Snapshot> {
+fn snapshot(protocol: Protocol, world: &World) -> Arc<Snapshot> {
     let set = |kind, names: &[&str], contents: &[u8]| {
         let set: ResourceSet = names
             .iter()
             .zip(contents)
             .filter(|(_, content)| **content > 0)
-            .map(|(name, content)| (Arc::<str>::from(*name), resource(kind, name, *content)))
+            .map(|(name, content)| (Arc::<str>::from(*name), resource(protocol, kind, name, *content)))
             .collect();
         // Two layers, as in the pipeline.
         let (low, high): (ResourceSet, ResourceSet) =
@@ -103,12 +115,26 @@ fn snapshot(world: &World) -> Arc<Snapshot> {
         endpoints: set(EDS, &CLUSTERS, &world.endpoints),
         listeners: set(LDS, &OTHERS, &world.listeners),
         routes: set(RDS, &OTHERS, &world.routes),
+        virtual_hosts: match protocol {
+            Protocol::Delta => set(VHDS, &HOSTS, &world.hosts),
+            Protocol::Sotw => Resources::default(),
+        },
         ..Snapshot::empty()
     })
 }
 
 fn is_bad(resource: &Encoded) -> bool {
     resource.any().ends_with(b"=3")
+}
+
+/// The route configuration that a virtual host belongs to.
+fn table_of(host: &str) -> &str {
+    host.split_once('/').map_or("", |(table, _)| table)
+}
+
+/// The version of the stand-in for a route configuration.
+fn empty(name: &Arc<str>) -> Option<Version> {
+    crate::xds::placeholder::placeholder(RDS, name).map(|r| r.version)
 }
 
 struct Client {
@@ -123,13 +149,17 @@ struct Client {
     nonces: BTreeMap<Kind, String>,
     warming: BTreeSet<Arc<str>>,
     refused: BTreeMap<(Kind, Arc<str>), Version>,
+    /// Its wildcard subscription to virtual hosts, which never ends.
+    vhds: bool,
+    /// Route configurations that wait for virtual hosts: none, while no answer came.
+    tables: BTreeMap<Arc<str>, Option<BTreeMap<Arc<str>, Version>>>,
 }
 
 impl Client {
     fn new(protocol: Protocol) -> Self {
         let mut client = Self {
             protocol,
-            session: Session::new(protocol, snapshot(&World::default()), Limits::default()),
+            session: Session::new(protocol, snapshot(protocol, &World::default()), Limits::default()),
             now: Instant::now(),
             wire: VecDeque::new(),
             open: BTreeMap::new(),
@@ -138,8 +168,10 @@ impl Client {
             nonces: BTreeMap::new(),
             warming: BTreeSet::new(),
             refused: BTreeMap::new(),
+            vhds: false,
+            tables: BTreeMap::new(),
         };
-        client.reconnect(snapshot(&World::default()));
+        client.reconnect(snapshot(protocol, &World::default()));
         client
     }
 
@@ -152,7 +184,7 @@ impl Client {
         self.warming.clear();
         for kind in KINDS {
             let names: Vec<String> = self.names[&kind].iter().map(ToString::to_string).collect();
-            if names.is_empty() && !kind.is_wildcard() {
+            if (names.is_empty() && !kind.is_wildcard()) || (kind == VHDS && !self.vhds) {
                 continue;
             }
             match self.protocol {
@@ -173,11 +205,18 @@ impl Client {
     fn subscribe(&mut self, kind: Kind, name: &Arc<str>, on: bool) {
         let names = self.names.get_mut(&kind).unwrap();
         if on {
-            names.insert(name.clone());
+            // Asked for again: it was dropped, and taken up again before a request left.
+            if !names.insert(name.clone()) && kind == RDS && self.protocol == Protocol::Delta {
+                self.has.get_mut(&kind).unwrap().remove(name);
+                self.tables.remove(name);
+            }
         } else {
             names.remove(name);
             self.has.get_mut(&kind).unwrap().remove(name);
             self.warming.remove(name);
+            if kind == RDS {
+                self.tables.remove(name);
+            }
         }
         match self.protocol {
             Protocol::Delta => {
@@ -215,7 +254,13 @@ impl Client {
         let Some(frame) = self.wire.pop_front() else { return false };
         let kind = frame.kind;
         self.nonces.insert(kind, frame.nonce.clone());
+        if kind == VHDS {
+            self.receive_hosts(&frame);
+        }
         assert!(self.open.insert(kind, frame.clone()).is_none(), "two responses without an answer");
+        if kind == VHDS && frame.resources.iter().any(|r| self.refuses(r)) {
+            return true;
+        }
         let has = self.has.get_mut(&kind).unwrap();
         let before = has.clone();
         if self.protocol == Protocol::Sotw && kind.is_complete() {
@@ -236,10 +281,49 @@ impl Client {
         let after = has.clone();
         match kind {
             CDS => self.follow_clusters(&before, &after),
+            RDS => self.follow_routes(&frame),
             EDS => self.warming.retain(|n| !frame.resources.iter().any(|r| r.name == *n && !is_bad(r))),
             _ => {}
         }
         true
+    }
+
+    /// What belongs to no route configuration is not even looked at.
+    fn refuses(&self, resource: &Encoded) -> bool {
+        is_bad(resource)
+            && (!resource.name.contains('/') || self.tables.contains_key(table_of(&resource.name)))
+    }
+
+    fn receive_hosts(&mut self, frame: &Frame) {
+        if frame.resources.iter().any(|r| self.refuses(r)) {
+            return;
+        }
+        for resource in &frame.resources {
+            if let Some(hosts) = self.tables.get_mut(table_of(&resource.name)) {
+                hosts.get_or_insert_default().insert(resource.name.clone(), resource.version);
+            }
+        }
+        for name in &frame.removed {
+            if let Some(hosts) = self.tables.get_mut(table_of(name)) {
+                hosts.get_or_insert_default().remove(name);
+            }
+        }
+    }
+
+    fn follow_routes(&mut self, frame: &Frame) {
+        for resource in frame.resources.iter().filter(|r| !is_bad(r) && self.names[&RDS].contains(&r.name)) {
+            if resource.waits_for.is_none() {
+                assert!(
+                    !self.tables.contains_key(&resource.name),
+                    "{resource:?} waits for virtual hosts no longer"
+                );
+                continue;
+            }
+            self.tables.entry(resource.name.clone()).or_default();
+            if !std::mem::replace(&mut self.vhds, true) {
+                self.session.delta(VHDS, &DeltaDiscoveryRequest::default()).unwrap();
+            }
+        }
     }
 
     /// Envoy asks for the endpoints of new clusters, and waits for those of changed ones.
@@ -270,10 +354,12 @@ impl Client {
 
     fn answer(&mut self, kind: Kind) {
         let Some(frame) = self.open.remove(&kind) else { return };
-        let bad: Vec<&Arc<Encoded>> = frame.resources.iter().filter(|r| is_bad(r)).collect();
+        let bad: Vec<&Arc<Encoded>> = frame.resources.iter().filter(|r| self.refuses(r)).collect();
+        // Two virtual hosts with one domain: it is said which domain, not which virtual hosts.
+        let named = kind != VHDS || frame.resources.len() == 1 || bad.iter().any(|r| r.name.ends_with('b'));
         for resource in &frame.resources {
             let key = (kind, resource.name.clone());
-            if is_bad(resource) {
+            if self.refuses(resource) && named {
                 self.refused.insert(key, resource.version);
             } else {
                 self.refused.remove(&key);
@@ -283,6 +369,7 @@ impl Client {
         let message = match kind {
             CDS => format!("Error adding/updating cluster(s) {}", list.join(", ")),
             LDS => format!("Error adding/updating listener(s) {}", list.join("\n")),
+            _ if !named => "Duplicate entry of domain".to_owned(),
             _ => bad.iter().map(|r| format!("resource '{}' is bad; ", r.name)).collect(),
         };
         let refusal = (!bad.is_empty()).then(|| Status { code: 13, message, ..Default::default() });
@@ -309,9 +396,23 @@ impl Client {
         panic!("it does not come to rest");
     }
 
+    /// Whether it may have a route configuration, or have refused one, that no longer exists.
+    fn may_keep(&self, name: &Arc<str>) -> bool {
+        let refused = self.refused.contains_key(&(RDS, name.clone()));
+        let kept = self.has[&RDS].get(name).map_or(refused, |has| Some(*has) != empty(name));
+        self.protocol == Protocol::Delta && kept
+    }
+
     fn check(&self, world: &World) {
-        let snapshot = snapshot(world);
-        for kind in KINDS {
+        let snapshot = snapshot(self.protocol, world);
+        for (name, hosts) in &self.tables {
+            if snapshot.routes.get(name).is_some() {
+                let all = snapshot.virtual_hosts.iter().filter(|r| table_of(&r.name) == &**name);
+                let expected = all.map(|r| (r.name.clone(), r.version)).collect();
+                assert_eq!(*hosts, Some(expected), "hosts of {name}");
+            }
+        }
+        for kind in [CDS, EDS, LDS, RDS] {
             let Kind::Snapshot(of) = kind else { continue };
             let all = snapshot.get(of);
             let expected: BTreeMap<Arc<str>, Version> = if kind.is_wildcard() {
@@ -320,9 +421,15 @@ impl Client {
                 let or_empty = |n: &Arc<str>| {
                     all.get(n).cloned().or_else(|| crate::xds::placeholder::placeholder(kind, n))
                 };
-                self.names[&kind].iter().filter_map(|n| Some((n.clone(), or_empty(n)?.version))).collect()
+                // A route configuration that waits for virtual hosts stays for as long as it is asked for.
+                let wanted = self.names[&kind]
+                    .iter()
+                    .filter(|n| kind != RDS || !self.may_keep(n) || all.get(n).is_some());
+                wanted.filter_map(|n| Some((n.clone(), or_empty(n)?.version))).collect()
             };
-            assert_eq!(self.has[&kind], expected, "{kind:?} of {:?}", self.protocol);
+            let mut has = self.has[&kind].clone();
+            has.retain(|n, _| kind != RDS || !self.may_keep(n) || all.get(n).is_some());
+            assert_eq!(has, expected, "{kind:?} of {:?}", self.protocol);
         }
         assert!(self.warming.is_empty(), "{:?} wait for endpoints", self.warming);
     }
@@ -335,7 +442,7 @@ fn run(protocol: Protocol, ops: &[Op], last: &World) {
         match op {
             Op::Publish(world) => {
                 current = world.clone();
-                client.session.snapshot(snapshot(world));
+                client.session.snapshot(snapshot(protocol, world));
             }
             Op::Send => drop(client.send()),
             Op::Receive => drop(
@@ -344,10 +451,10 @@ fn run(protocol: Protocol, ops: &[Op], last: &World) {
             Op::Answer => drop(client.answer_all()),
             Op::Route(i, on) => client.subscribe(RDS, &OTHERS[*i].into(), *on),
             Op::Extra(on) => client.subscribe(EDS, &"x".into(), *on),
-            Op::Reconnect => client.reconnect(snapshot(&current)),
+            Op::Reconnect => client.reconnect(snapshot(protocol, &current)),
         }
     }
-    client.session.snapshot(snapshot(last));
+    client.session.snapshot(snapshot(protocol, last));
     client.settle();
     client.check(last);
 }

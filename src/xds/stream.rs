@@ -12,7 +12,7 @@ use tonic::Status;
 use tracing::{Span, debug, info, warn};
 
 use super::{
-    Frame, Heard, Kind, Session,
+    Frame, Heard, Kind, Protocol, Session,
     auth::{Peer, Proven},
     node,
     overload::Admitted,
@@ -195,7 +195,7 @@ impl<W: Wire> Stream<W> {
             // A secret belongs to an identity, whatever the node says.
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
             Scope::Aggregated => {
-                let proxy = admit(&context, W::node(first), &proven)?;
+                let proxy = admit(&context, W::node(first), W::PROTOCOL, &proven)?;
                 let mut attachment = context
                     .attacher
                     .attach(proxy.clone())
@@ -381,9 +381,17 @@ impl<W: Wire> Stream<W> {
 fn admit(
     context: &Context,
     node: Option<&landbridge_proto::envoy::config::core::v3::Node>,
+    protocol: Protocol,
     proven: &Proven,
 ) -> Result<Arc<Proxy>, Status> {
-    let proxy = node::proxy(node).map_err(|error| {
+    let read = || {
+        let mut proxy = node::proxy(node)?;
+        if protocol == Protocol::Delta {
+            proxy.virtual_hosts = node::virtual_hosts(node, context.settings.enable_vhds)?;
+        }
+        Ok(proxy)
+    };
+    let proxy = read().map_err(|error: node::NodeError| {
         context.metrics.refused_stream("node");
         Status::invalid_argument(error.to_string())
     })?;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{kind::Kind, placeholder::placeholder, subscription::Subscription};
-use crate::snapshot::{Difference, Encoded, Resources, Snapshot, Version};
+use crate::snapshot::{Difference, Encoded, ResourceType, Resources, Snapshot, Version};
+
+const RDS: Kind = Kind::Snapshot(ResourceType::Route);
+const VHDS: Kind = Kind::Snapshot(ResourceType::VirtualHost);
 
 /// A snapshot with its place in the order in which this stream saw them. Epochs do not serve for that: a proxy that
 /// moves to another class may meet an older one.
@@ -41,12 +44,25 @@ struct Refused {
     kept: Option<Arc<Encoded>>,
 }
 
+/// What happened to a route configuration whose virtual hosts are resources of their own; by what their names begin with.
+#[derive(Clone, Debug)]
+pub enum Table {
+    /// The client waits for its hosts, and has none of them, whatever it says.
+    New(Arc<str>),
+    /// The client had it before it connected, and the hosts that it says.
+    Known(Arc<str>),
+    /// It has no place for hosts any more.
+    Gone(Arc<str>),
+}
+
 /// Gone from the snapshot, kept by the client until nothing names it any more.
 #[derive(Clone, Debug)]
 struct Held {
     resource: Arc<Encoded>,
     gone_in: u64,
     since: Instant,
+    /// For as long as the client asks for it.
+    kept: bool,
 }
 
 /// A response without an answer so far.
@@ -61,6 +77,7 @@ pub struct InFlight {
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
     resources: Vec<Arc<Encoded>>,
+    removed: Vec<Arc<str>>,
     root: Resources,
 }
 
@@ -99,6 +116,22 @@ pub struct Watch {
     refused: BTreeMap<Arc<str>, Refused>,
     held: BTreeMap<Arc<str>, Held>,
     answer: bool,
+    /// Tables (route configurations without their virtual hosts) that the client has, and what the names of their hosts
+    /// begin with. A newer version of one leaves its hosts as they are.
+    tables: BTreeMap<Arc<str>, Arc<str>>,
+    /// What happened to them that the watch of virtual hosts does not know yet.
+    news: Vec<Table>,
+    /// Route configurations in place of which an empty one must not be sent: the client has, or may have, one that waits for
+    /// virtual hosts. Without them Envoy loses hold of its subscription to them and follows it beyond its end
+    /// (`RdsRouteConfigSubscription::afterProviderUpdate`).
+    spared: BTreeSet<Arc<str>>,
+    /// What the names of virtual hosts begin with that the client has a place for. It drops others, and says on a reconnect
+    /// that it has them all the same.
+    open: BTreeSet<Arc<str>>,
+    /// Those of them that it waits for, and whether all have to be sent, known or not.
+    awaited: BTreeMap<Arc<str>, bool>,
+    /// So many resources go into one response: fewer and fewer while the client refuses one that it does not name.
+    at_once: usize,
 }
 
 impl Watch {
@@ -119,6 +152,12 @@ impl Watch {
             refused: BTreeMap::new(),
             held: BTreeMap::new(),
             answer: false,
+            tables: BTreeMap::new(),
+            news: Vec::new(),
+            spared: BTreeSet::new(),
+            open: BTreeSet::new(),
+            awaited: BTreeMap::new(),
+            at_once: usize::MAX,
         }
     }
 
@@ -134,9 +173,8 @@ impl Watch {
             },
             None => self.held.get(name).map(|held| held.resource.clone()),
         };
-        found.or_else(|| {
-            self.subscription.names.contains(name).then(|| placeholder(self.kind, name)).flatten()
-        })
+        let empty = || self.subscription.names.contains(name) && !self.spared.contains(name);
+        found.or_else(|| empty().then(|| placeholder(self.kind, name)).flatten())
     }
 
     fn has(&self, name: &Arc<str>) -> Has {
@@ -151,6 +189,11 @@ impl Watch {
     pub fn want(&mut self, name: Arc<str>, has: Has) {
         // Warming: it must be sent although the client has these bytes already.
         let has = if self.owed.remove(&name) { Has::Unknown } else { has };
+        match has {
+            Has::Unknown => self.forget_table(&name),
+            Has::Version(_) if self.kind == RDS => drop(self.spared.insert(name.clone())),
+            Has::Version(_) | Has::Nothing => {}
+        }
         self.pending
             .entry(name)
             .and_modify(|known| {
@@ -185,6 +228,7 @@ impl Watch {
     /// No longer asked for by name: the client has dropped it, unless a wildcard covers it.
     pub fn forget(&mut self, name: &Arc<str>) {
         self.owed.remove(name);
+        self.forget_table(name);
         if self.subscription.covers(name) {
             self.want(name.clone(), Has::Unknown);
         } else {
@@ -210,6 +254,56 @@ impl Watch {
         }
     }
 
+    /// What happened to tables since this was asked last.
+    pub fn take_news(&mut self) -> Vec<Table> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// A table that virtual hosts belong to came or went.
+    pub fn follow(&mut self, table: Table) {
+        match table {
+            Table::New(prefix) => {
+                self.open.insert(prefix.clone());
+                self.awaited.insert(prefix, true);
+            }
+            Table::Known(prefix) => {
+                self.open.insert(prefix.clone());
+                self.awaited.entry(prefix).or_insert(false);
+            }
+            Table::Gone(prefix) => {
+                self.open.remove(&prefix);
+                self.awaited.remove(&prefix);
+            }
+        }
+    }
+
+    /// Marks what tables wait for. Where a table has no hosts, the removal of a name that nothing has is an answer, too;
+    /// Envoy knows no other for this.
+    pub fn want_awaited(&mut self) {
+        for (prefix, all) in std::mem::take(&mut self.awaited) {
+            let found = self.root.with_prefix(&prefix).map(|r| r.name.clone());
+            let mut names: Vec<Arc<str>> = found.filter(|name| self.subscription.covers(name)).collect();
+            if names.is_empty() {
+                names.push(format!("{prefix}none").into());
+            } else if !all {
+                continue;
+            }
+            names.into_iter().for_each(|name| self.want(name, Has::Unknown));
+        }
+    }
+
+    /// Whether the client has a place for a resource of this name.
+    fn has_place(&self, name: &str) -> bool {
+        self.kind != VHDS || name.rfind('/').is_some_and(|at| self.open.contains(&name[..=at]))
+    }
+
+    /// Moves to a step in which this type is not served: nothing is said about it.
+    pub fn skip(&mut self, step: &Step) {
+        (self.answer, self.step, self.settled) = (false, step.clone(), step.clone());
+        self.pending.clear();
+        self.awaited.clear();
+    }
+
     /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`].
     pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) {
         for difference in root.diff(&self.root) {
@@ -222,10 +316,11 @@ impl Watch {
             }
             let has = self.has(name);
             let name = name.clone();
+            let kept = self.kind == RDS && gone.is_some_and(|gone| gone.waits_for.is_some());
             match gone {
-                Some(_) if hold => {
+                Some(_) if hold || kept => {
                     if let Some(resource) = self.current(&name) {
-                        let held = Held { resource, gone_in: step.sequence, since: now };
+                        let held = Held { resource, gone_in: step.sequence, since: now, kept };
                         self.held.insert(name.clone(), held);
                     }
                 }
@@ -244,7 +339,7 @@ impl Watch {
         let free: Vec<Arc<str>> = self
             .held
             .iter()
-            .filter(|(_, held)| held.gone_in <= settled || expired(held.since))
+            .filter(|(_, held)| !held.kept && (held.gone_in <= settled || expired(held.since)))
             .map(|(name, _)| name.clone())
             .collect();
         for name in free {
@@ -256,29 +351,58 @@ impl Watch {
 
     /// Since when something has been held, if anything is.
     pub fn held_since(&self) -> Option<Instant> {
-        self.held.values().map(|held| held.since).min()
+        self.held.values().filter(|held| !held.kept).map(|held| held.since).min()
     }
 
     /// Takes what the client needs, up to about `budget` bytes, in the order of names. None: nothing is needed.
     pub fn take(&mut self, budget: usize) -> Option<Batch> {
         let mut batch = Batch { answer: std::mem::take(&mut self.answer), ..Batch::default() };
-        let mut left = budget;
+        let (mut left, mut homeless) = (budget, Vec::new());
         while let Some((name, has)) = self.pending.pop_first() {
             let current = self.current(&name);
             let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
             match current {
-                Some(resource) if has == Has::Version(resource.version) => continue,
-                None if has == Has::Nothing => continue,
-                _ if size > left && left < budget => {
+                Some(resource) if has == Has::Version(resource.version) => {
+                    self.has_table(&resource, true);
+                    continue;
+                }
+                None if has == Has::Nothing || self.spared.contains(&name) => continue,
+                _ if (size > left && left < budget) || batch.changed.len() >= self.at_once => {
                     self.pending.insert(name, has);
                     break;
+                }
+                Some(_) if !self.has_place(&name) => {
+                    homeless.push((name, has));
+                    continue;
                 }
                 Some(resource) => batch.changed.push(resource),
                 None => batch.removed.push(name),
             }
             left = left.saturating_sub(size);
         }
-        (batch.answer || !batch.changed.is_empty() || !batch.removed.is_empty()).then_some(batch)
+        self.pending.extend(homeless);
+        let something = batch.answer || !batch.changed.is_empty() || !batch.removed.is_empty();
+        if !something {
+            self.at_once = usize::MAX;
+        }
+        something.then_some(batch)
+    }
+
+    /// The client has this table: it said so (`known`), or it accepted it.
+    fn has_table(&mut self, resource: &Encoded, known: bool) {
+        if self.kind != RDS || !self.subscription.covers(&resource.name) {
+            return;
+        }
+        let Some(prefix) = &resource.waits_for else { return self.forget_table(&resource.name) };
+        self.spared.insert(resource.name.clone());
+        if self.tables.insert(resource.name.clone(), prefix.clone()).is_none() {
+            self.news.push(if known { Table::Known(prefix.clone()) } else { Table::New(prefix.clone()) });
+        }
+    }
+
+    fn forget_table(&mut self, name: &Arc<str>) {
+        self.spared.remove(name);
+        self.news.extend(self.tables.remove(name).map(Table::Gone));
     }
 
     /// All that the client should have, in order: the resources of a complete response.
@@ -297,10 +421,17 @@ impl Watch {
     }
 
     /// A response leaves.
-    pub fn sent(&mut self, nonce: String, resources: Vec<Arc<Encoded>>, push: bool, now: Instant) {
+    pub fn sent(
+        &mut self,
+        nonce: String,
+        resources: Vec<Arc<Encoded>>,
+        removed: Vec<Arc<str>>,
+        push: bool,
+        now: Instant,
+    ) {
         self.last_nonce = Some(nonce.clone());
         let (step, root) = (self.step.clone(), self.root.clone());
-        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, root });
+        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, removed, root });
     }
 
     /// Nothing is needed under the current root.
@@ -312,6 +443,7 @@ impl Watch {
     pub fn acked(&mut self) -> Option<InFlight> {
         let answered = self.in_flight.take()?;
         for resource in &answered.resources {
+            self.has_table(resource, false);
             // Not the stand-in for a refused version: another version of the pipeline's, which is good.
             let sent = answered.root.get(&resource.name).map(|r| r.version);
             if sent == Some(resource.version) {
@@ -324,7 +456,8 @@ impl Watch {
     }
 
     /// The response in flight was refused for `culprit`'s choice of its resources. Envoy applies the others, and
-    /// keeps what it had of these.
+    /// keeps what it had of these; or it applies nothing of it ([`Kind::is_atomic`]), and the others are sent again:
+    /// where none is named as the culprit, in parts, until it stands alone.
     pub fn nacked(
         &mut self,
         culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
@@ -338,6 +471,18 @@ impl Watch {
             };
             let kept = kept.filter(|kept| kept.version != resource.version);
             self.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
+            self.news.extend(self.tables.remove(&resource.name).map(Table::Gone));
+        }
+        if !self.kind.is_atomic() {
+            let good = answered.resources.iter().filter(|r| !culprits.contains(r));
+            good.for_each(|resource| self.has_table(resource, false));
+        } else {
+            let others = answered.resources.iter().filter(|r| !culprits.contains(r)).map(|r| r.name.clone());
+            let removed = answered.removed.iter().filter(|_| !answered.resources.is_empty()).cloned();
+            self.pending.extend(others.chain(removed).map(|name| (name, Has::Unknown)));
+            if culprits.is_empty() {
+                self.at_once = (answered.resources.len() / 2).max(1);
+            }
         }
         self.answered(&answered);
         Some((answered, culprits))

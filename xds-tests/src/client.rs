@@ -290,9 +290,14 @@ impl Client {
         response
     }
 
-    /// There is nothing to be sent: an answer to a question of now is the next that comes. Routes are the last in the
-    /// order of the server, so it asks for one; there must be none unanswered.
+    /// There is nothing to be sent: an answer to a question of now is the next that comes. Virtual hosts are the last in the
+    /// order of the server and routes come before them, so it asks for one after the other; there must be none unanswered.
     pub async fn expect_nothing(&mut self) {
+        self.barrier().await;
+        self.barrier().await;
+    }
+
+    async fn barrier(&mut self) {
         self.barriers += 1;
         let name = format!("barrier-{}", self.barriers);
         let routes = Kind::Snapshot(landbridge::snapshot::ResourceType::Route);

@@ -47,6 +47,8 @@ pub struct Settings {
     pub files: Vec<(String, PathBuf)>,
     pub state_dir: PathBuf,
     pub ca_dir: PathBuf,
+    /// Further arguments of `serve`.
+    pub more: Vec<String>,
     pub log: PathBuf,
 }
 
@@ -65,6 +67,7 @@ impl Server {
             command.arg("--files").arg(format!("{cluster}={}", directory.display()));
         }
         command.arg("--state-dir").arg(&settings.state_dir).arg("--ca-dir").arg(&settings.ca_dir);
+        command.args(&settings.more);
         let process = Process::start(&pod.ns, &pod.id(), command, &settings.log)?;
         Ok(Self { pod: pod.clone(), process })
     }

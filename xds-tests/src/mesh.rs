@@ -119,6 +119,13 @@ impl Mesh {
         Ok(())
     }
 
+    /// With which further arguments control planes are started from now on.
+    pub fn serve_with(&mut self, more: &[&str]) {
+        for settings in self.settings.values_mut() {
+            settings.more = more.iter().map(ToString::to_string).collect();
+        }
+    }
+
     /// Ends both control planes at once, as a crash would.
     pub async fn kill_control_planes(&mut self) -> Result<()> {
         for server in self.servers.values_mut() {

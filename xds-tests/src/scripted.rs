@@ -32,7 +32,7 @@ use landbridge_proto::envoy::{
         cluster::v3::{Cluster, cluster},
         endpoint::v3::ClusterLoadAssignment,
         listener::v3::Listener,
-        route::v3::RouteConfiguration,
+        route::v3::{RouteConfiguration, VirtualHost},
     },
     extensions::transport_sockets::tls,
 };
@@ -135,8 +135,19 @@ impl Server {
         until("all streams saw the snapshot", seen).await;
     }
 
+    /// Publishes routes and virtual hosts only, and returns when all streams saw them.
+    pub async fn publish_hosts(&self, routes: &str, hosts: &str) {
+        let epoch = self.send(["", "", "", routes, hosts]);
+        let seen = || self.streams.list().iter().all(|s| s.snapshot().epoch >= epoch);
+        until("all streams saw the snapshot", seen).await;
+    }
+
     /// As [`Self::publish`], without waiting for streams.
     pub fn publish_now(&self, clusters: &str, endpoints: &str, listeners: &str, routes: &str) -> u64 {
+        self.send([clusters, endpoints, listeners, routes, ""])
+    }
+
+    fn send(&self, [clusters, endpoints, listeners, routes, hosts]: [&str; 5]) -> u64 {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let snapshot = Snapshot {
             epoch,
@@ -144,6 +155,7 @@ impl Server {
             endpoints: set(ResourceType::Endpoint, endpoints),
             listeners: set(ResourceType::Listener, listeners),
             routes: set(ResourceType::Route, routes),
+            virtual_hosts: set(ResourceType::VirtualHost, hosts),
             ..Snapshot::empty()
         };
         self.snapshots.send_replace(Arc::new(snapshot));
@@ -198,7 +210,8 @@ fn set(kind: ResourceType, words: &str) -> Resources {
     Resources::new(vec![set])
 }
 
-/// A resource whose bytes differ with `content`. Clusters whose name begins with `e` take their endpoints from EDS.
+/// A resource whose bytes differ with `content`. Clusters whose name begins with `e` take their endpoints from EDS, route
+/// configurations whose name begins with `v` their hosts from VHDS.
 pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
     let name_owned = name.to_owned();
     let is_eds = name.starts_with('e');
@@ -226,8 +239,16 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
             ..Default::default()
         }
         .encode_to_vec(),
+        ResourceType::VirtualHost => {
+            VirtualHost { name: name_owned, domains: vec![content.to_owned()], ..Default::default() }
+                .encode_to_vec()
+        }
     };
-    let waits_for = (kind == ResourceType::Cluster && is_eds).then(|| name.into());
+    let waits_for = match kind {
+        ResourceType::Cluster => is_eds.then(|| name.into()),
+        ResourceType::Route => name.starts_with('v').then(|| format!("{name}/").into()),
+        _ => None,
+    };
     Arc::new(Encoded::new(name.into(), kind.type_url(), &message, waits_for, Arc::new([])))
 }
 

@@ -43,64 +43,129 @@ struct Entry<'a> {
     sources: Vec<ObjectKey>,
 }
 
-/// The listeners of a port: one for HTTP to any address, and one per virtual address for the rest (per endpoint for
-/// headless services).
+/// The listener that the services of a port share: for HTTP, and for bytes to any address.
 ///
 /// Without capture nobody's traffic arrives by itself: the application calls its proxy on the loopback interface, where
 /// all services of a port share one listener. HTTP goes by host; for bytes there is no host, so that the oldest service
 /// gets them.
+///
+/// One HTTP service more changes nothing here, so that of those only the first is looked at.
 pub fn port(index: &Index, view: &ListenerView, port: u16) -> Vec<Built> {
     let mesh = index.mesh();
-    if mesh.outbound_port == 0 {
+    if mesh.outbound_port == 0 || reserved(mesh, port) {
         return Vec::new();
     }
-    let mut services: Vec<_> = index
-        .services_on_port(&view.scope, port)
-        .into_iter()
-        .filter(|s| !matches!(s.resolution, Resolution::Alias(_)))
-        .filter_map(|s| Some((&**s, s.port(port).filter(|p| p.protocol != Protocol::Udp)?)))
-        .collect();
-    // Address ranges of clusters overlap: an address belongs to the service that has it in the client's own cluster.
-    // Istio lets the oldest service have it.
-    services.sort_by_key(|(s, _)| !s.vips.contains_key(&view.cluster));
-
-    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    for (service, p) in services {
-        for (ip, more) in binds(index, view, service, p) {
-            let shared = ip == WILDCARD || ip == LOOPBACK;
-            if shared && reserved(mesh, port) {
-                continue;
-            }
-            entries.entry(ip).or_default().add(service, p, more);
+    let captured = view.interception != Interception::None;
+    let mut services = index.special_on_port(&view.scope, port);
+    let silent = services.iter().filter_map(|s| s.port(port)).any(silent_client);
+    if captured && !silent {
+        services.extend(index.http_on_port(&view.scope, port));
+    } else {
+        services = index.services_on_port(&view.scope, port);
+    }
+    let mut entry = None;
+    for service in in_order(view, services) {
+        if let Some(p) = listened(service, port).filter(|p| binds(view, service, p) == Bind::Shared) {
+            entry.get_or_insert_with(Entry::default).add(service, p, Vec::new());
         }
     }
-    entries.into_iter().map(|(ip, entry)| entry.build(index, view, &ip, port)).collect()
+    let ip = if captured { WILDCARD } else { LOOPBACK };
+    entry.map(|entry| entry.build(index, view, ip, port)).into_iter().collect()
 }
 
-/// Where a service's port is listened for: an address, and further ones of the same listener.
-fn binds(index: &Index, view: &ListenerView, service: &Service, port: &Port) -> Vec<(String, Vec<IpAddr>)> {
-    let http = port.protocol.listener_class() == ListenerClass::Http;
+/// The listeners of a service's own addresses, for what is not HTTP by name: one per port and virtual address, or per
+/// endpoint of a headless service. Address ranges of clusters overlap and services share pods: the one that comes first
+/// builds what is called at an address for all that are.
+pub fn service(index: &Index, view: &ListenerView, service: &Service) -> Vec<Built> {
+    if index.mesh().outbound_port == 0 || view.interception == Interception::None {
+        return Vec::new();
+    }
+    let mut services = index.by_age(&view.scope, index.rivals(&service.key));
+    services.push(service);
+    services.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+    let services = in_order(view, services);
+    let mut built = Vec::new();
+    for port in &service.ports {
+        let bound: Vec<_> = services.iter().filter_map(|s| Some((*s, listened(s, port.number)?))).collect();
+        let at: Vec<_> = bound.iter().map(|(s, p)| own_addresses(index, view, s, p)).collect();
+        let Some(own) = bound.iter().position(|(s, _)| s.key == service.key) else { continue };
+        for ip in at[own].keys() {
+            let here = bound.iter().zip(&at).filter_map(|(bound, at)| Some((bound, at.get(ip)?)));
+            let mut entry = Entry::default();
+            let mut first = None;
+            for ((s, p), more) in here {
+                first.get_or_insert(&s.key);
+                entry.add(s, p, more.clone());
+            }
+            if first == Some(&service.key) {
+                built.push(entry.build(index, view, &ip.to_string(), port.number));
+            }
+        }
+    }
+    built
+}
+
+/// An address belongs to the service that has it in the client's own cluster. Istio lets the oldest service have it.
+fn in_order<'a>(view: &ListenerView, mut by_age: Vec<&'a Service>) -> Vec<&'a Service> {
+    by_age.sort_by_key(|s| !s.vips.contains_key(&view.cluster));
+    by_age
+}
+
+/// The port, if connections to it are taken.
+fn listened(service: &Service, port: u16) -> Option<&Port> {
+    let alias = matches!(service.resolution, Resolution::Alias(_));
+    service.port(port).filter(|p| !alias && p.protocol != Protocol::Udp)
+}
+
+/// Where connections to a service's port are taken.
+#[derive(PartialEq)]
+enum Bind {
+    /// With others of the same port.
+    Shared,
+    /// At its own addresses.
+    Own,
+    /// Nowhere.
+    Not,
+}
+
+fn binds(view: &ListenerView, service: &Service, port: &Port) -> Bind {
+    let headless = service.resolution == Resolution::Passthrough;
+    if port.protocol.listener_class() == ListenerClass::Http {
+        return Bind::Shared;
+    }
     if view.interception == Interception::None {
         // Nobody can dial a pod's address through the loopback interface.
-        let reachable = http || service.resolution != Resolution::Passthrough;
-        return if reachable { vec![(LOOPBACK.to_owned(), Vec::new())] } else { Vec::new() };
+        return if headless { Bind::Not } else { Bind::Shared };
     }
-    if http {
-        return vec![(WILDCARD.to_owned(), Vec::new())];
+    let addressed = service.vips_for(&view.cluster).iter().any(|ip| !ip.is_unspecified());
+    if headless || addressed { Bind::Own } else { Bind::Shared }
+}
+
+/// The addresses of a service that has some to itself, each with further ones of the same listener.
+fn own_addresses(
+    index: &Index,
+    view: &ListenerView,
+    service: &Service,
+    port: &Port,
+) -> BTreeMap<IpAddr, Vec<IpAddr>> {
+    if binds(view, service, port) != Bind::Own {
+        return BTreeMap::new();
     }
     if service.resolution == Resolution::Passthrough {
         let endpoints = index.endpoints(&service.key).iter();
         return endpoints
             .filter(|e| *e.port_name() == port.name && e.health() != Health::Terminating)
             .filter(|e| !view.own_headless_ips.contains(&e.address()))
-            .map(|e| (e.address().to_string(), Vec::new()))
+            .map(|e| (e.address(), Vec::new()))
             .collect();
     }
     let mut vips = service.vips_for(&view.cluster).iter().copied().filter(|ip| !ip.is_unspecified());
-    match vips.next() {
-        Some(first) => vec![(first.to_string(), vips.collect())],
-        None => vec![(WILDCARD.to_owned(), Vec::new())],
-    }
+    vips.next().map(|first| (first, vips.collect())).into_iter().collect()
+}
+
+/// The server speaks first.
+fn silent_client(port: &Port) -> bool {
+    matches!(port.protocol, Protocol::Mongo | Protocol::MySql)
 }
 
 impl<'a> Entry<'a> {
@@ -108,7 +173,6 @@ impl<'a> Entry<'a> {
     /// that wants them; both together are told apart by sniffing. Protocols in which the server speaks first cannot be
     /// sniffed and share with nobody.
     fn add(&mut self, service: &'a Service, port: &'a Port, more: Vec<IpAddr>) {
-        let silent_client = |p: &Port| matches!(p.protocol, Protocol::Mongo | Protocol::MySql);
         let alone = self.tcp.is_some_and(|(_, p)| silent_client(p));
         let class = port.protocol.listener_class();
         match class {

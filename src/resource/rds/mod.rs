@@ -1,12 +1,17 @@
 //! Outbound routes.
+//!
+//! A port's table is one resource with all its hosts (RDS), or an empty one whose hosts are resources of their own (VHDS).
+//! With the first, each change of a service sends the whole table to everybody who sees it.
 
 mod domains;
 pub mod retry;
 
+use std::fmt::Display;
+
 use landbridge_proto::envoy::{
     config::route::v3::{
         Decorator, DirectResponseAction, HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch,
-        VirtualHost,
+        Vhds, VirtualHost,
         header_matcher::HeaderMatchSpecifier,
         route::Action,
         route_action::{
@@ -21,10 +26,10 @@ use landbridge_proto::envoy::{
 use super::{
     Built, name,
     policy::{self, Policy},
-    proto::{duration, zero},
+    proto::{ads, duration, zero},
 };
 use crate::{
-    index::Index,
+    index::{Index, Scope},
     model::{
         ObjectKey,
         destination_rule::{HashKey, LbAlgorithm},
@@ -32,53 +37,94 @@ use crate::{
         port::{ListenerClass, Protocol},
         service::{Port, Resolution, Service},
     },
-    view::RouteView,
+    view::{RouteView, VirtualHosts},
 };
 
 /// Istio's limit for answers that are part of a route.
 const MAX_DIRECT_RESPONSE: u32 = 1024 * 1024;
 
-/// The routes of a port: one table by host for its HTTP listener, and one table of a single service for each sniffed
-/// listener.
+/// The table of a port's HTTP listener: all its hosts, or only the catch-all where the others are resources of their own.
 pub fn port(index: &Index, view: &RouteView, port: u16) -> Vec<Built> {
-    let services: Vec<_> = index
-        .services_on_port(&view.scope, port)
-        .into_iter()
-        .filter(|s| !matches!(s.resolution, Resolution::Alias(_)))
-        .filter_map(|s| Some((&**s, s.port(port)?)))
-        .filter(|(_, p)| p.protocol.listener_class() != ListenerClass::Tcp)
-        .collect();
-    let mut built = Vec::new();
-    if services.iter().any(|(_, p)| p.protocol.listener_class() == ListenerClass::Http) {
-        built.push(by_host(index, view, port, &services));
+    if !has_table(index, &view.scope, port) {
+        return Vec::new();
     }
-    for (service, p) in services.iter().filter(|(_, p)| p.protocol == Protocol::Auto) {
-        let name = name::host_port(&service.key.host, port);
-        let (mut host, sources) = virtual_host(index, view, service, p);
-        // The listener stands for this service alone, whatever the request calls it.
-        host.domains = vec!["*".to_owned()];
-        built.push(Built::new(name.clone(), &route_configuration(name, vec![host]), sources));
+    let name = port.to_string();
+    if view.virtual_hosts == VirtualHosts::OneByOne {
+        let mut table = route_configuration(name.clone(), vec![catch_all(index.mesh())]);
+        table.vhds = Some(Vhds { config_source: Some(ads()) });
+        let built = Built::new(name.clone(), &table, Vec::new());
+        return vec![Built { waits_for: Some(host_prefix(&name).into()), ..built }];
     }
-    built
-}
-
-fn by_host(index: &Index, view: &RouteView, port: u16, services: &[(&Service, &Port)]) -> Built {
-    let mut domains = domains::assign(index, view, services);
+    let services = index.services_on_port(&view.scope, port);
     let mut hosts = Vec::with_capacity(services.len() + 1);
     let mut sources = Vec::new();
-    for (service, p) in services {
-        let Some(own) = domains.remove(&service.key).filter(|own| !own.is_empty()) else { continue };
-        let (mut host, from) = virtual_host(index, view, service, p);
-        host.domains = own;
-        hosts.push(host);
-        sources.extend(from);
+    for service in services {
+        if let Some((host, from)) = host_on_port(index, view, service, port) {
+            hosts.push(host);
+            sources.extend(from);
+        }
     }
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     hosts.push(catch_all(index.mesh()));
     sources.sort();
     sources.dedup();
-    let name = port.to_string();
-    Built::new(name.clone(), &route_configuration(name, hosts), sources)
+    vec![Built::new(name.clone(), &route_configuration(name, hosts), sources)]
+}
+
+/// The hosts of a service as resources of their own, one for each port that has a table. Envoy finds the table by the
+/// name's first part; the name inside has to be the resource's, or a removal has no effect.
+pub fn service(index: &Index, view: &RouteView, service: &Service) -> Vec<Built> {
+    if view.virtual_hosts == VirtualHosts::Together {
+        return Vec::new();
+    }
+    let ports = service.ports.iter().filter(|p| has_table(index, &view.scope, p.number));
+    let built = ports.filter_map(|p| {
+        let (mut host, sources) = host_on_port(index, view, service, p.number)?;
+        host.name = format!("{}{}", host_prefix(p.number), host.name);
+        Some(Built::new(host.name.as_str(), &host, sources))
+    });
+    built.collect()
+}
+
+/// The tables of a service's sniffed listeners, each of this service alone.
+pub fn sniffed(index: &Index, scope: &Scope, service: &Service) -> Vec<Built> {
+    if matches!(service.resolution, Resolution::Alias(_)) {
+        return Vec::new();
+    }
+    let ports = service.ports.iter().filter(|p| p.protocol == Protocol::Auto);
+    let built = ports.map(|port| {
+        let name = name::host_port(&service.key.host, port.number);
+        let (mut host, sources) = virtual_host(index, scope, service, port);
+        // The listener stands for this service alone, whatever the request calls it.
+        host.domains = vec!["*".to_owned()];
+        Built::new(name.clone(), &route_configuration(name, vec![host]), sources)
+    });
+    built.collect()
+}
+
+/// What the names of a table's hosts begin with, where they are resources of their own.
+fn host_prefix(table: impl Display) -> String {
+    format!("{table}/")
+}
+
+/// Whether the port has an HTTP listener, and so a table of hosts, in which its sniffed services are, too.
+fn has_table(index: &Index, scope: &Scope, port: u16) -> bool {
+    let is_http =
+        |s: &&Service| s.port(port).is_some_and(|p| p.protocol.listener_class() == ListenerClass::Http);
+    index.http_on_port(scope, port).is_some() || index.special_on_port(scope, port).iter().any(is_http)
+}
+
+/// A service's virtual host in a port's table, if requests for it go there and some name is left for it.
+fn host_on_port(
+    index: &Index,
+    view: &RouteView,
+    service: &Service,
+    port: u16,
+) -> Option<(VirtualHost, Vec<ObjectKey>)> {
+    let routed = domains::routed(service, port)?;
+    let domains = domains::of(index, view, service, port);
+    let (host, sources) = virtual_host(index, &view.scope, service, routed);
+    (!domains.is_empty()).then_some((VirtualHost { domains, ..host }, sources))
 }
 
 fn route_configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
@@ -96,11 +142,11 @@ fn route_configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteCo
 /// A service's virtual host without its domains.
 fn virtual_host(
     index: &Index,
-    view: &RouteView,
+    scope: &Scope,
     service: &Service,
     port: &Port,
 ) -> (VirtualHost, Vec<ObjectKey>) {
-    let (policy, rule) = policy::effective(index, &view.scope, service, port, None);
+    let (policy, rule) = policy::effective(index, scope, service, port, None);
     let name = name::host_port(&service.key.host, port.number);
     let many = index.spans_localities(service);
     let retries = retry::retries(index.mesh(), &policy, many);

@@ -115,6 +115,10 @@ fn outbound(index: &Index, interception: Interception) -> Vec<Value> {
         all.extend(lds::outbound::port(index, &view, port));
         routes.extend(rds::port(index, &route_view(), port));
     }
+    for service in index.services() {
+        all.extend(lds::outbound::service(index, &view, service));
+        routes.extend(rds::sniffed(index, &view.scope, service));
+    }
     let mut listeners: Vec<_> = all.iter().map(|built| json(LISTENER, built)).collect();
     for listener in &mut listeners {
         inline_routes(listener, &routes);

@@ -14,6 +14,7 @@ pub const CLUSTER: &str = "envoy.config.cluster.v3.Cluster";
 pub const ASSIGNMENT: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
 pub const LISTENER: &str = "envoy.config.listener.v3.Listener";
 pub const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
+pub const HOST: &str = "envoy.config.route.v3.VirtualHost";
 
 /// A resource as JSON with the field names of the .proto files.
 pub fn json(kind: &str, built: &Built) -> Value {

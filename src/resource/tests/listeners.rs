@@ -22,7 +22,15 @@ use crate::{
 
 fn outbound(index: &Index, view: &ListenerView) -> Vec<Built> {
     let ports = index.ports().flat_map(|port| lds::outbound::port(index, view, port));
-    lds::outbound::fixed(index, view).into_iter().chain(ports).collect()
+    let visible = index.services().filter(|s| index.sees(&view.scope, s));
+    let services = visible.flat_map(|service| lds::outbound::service(index, view, service));
+    lds::outbound::fixed(index, view).into_iter().chain(ports).chain(services).collect()
+}
+
+/// Those of one port.
+fn on_port(index: &Index, view: &ListenerView, port: u16) -> Vec<Built> {
+    let suffix = format!("_{port}");
+    outbound(index, view).into_iter().filter(|b| b.name.ends_with(&suffix)).collect()
 }
 
 fn names(built: &[Built]) -> Vec<&str> {
@@ -129,7 +137,7 @@ fn an_address_belongs_to_the_service_of_the_clients_cluster() {
     // Only in the west, with an address that a service of the east has.
     let foreign = mk_service(NS, "aaa-foreign", Some("10.96.1.12"), &[("tcp-raw", 7000, 7000)]);
     index.update([put("west", Object::Service(Arc::new(foreign)))]);
-    let built = lds::outbound::port(&index, &listener_view(), 7000);
+    let built = on_port(&index, &listener_view(), 7000);
     assert_eq!(names(&built), ["10.96.1.12_7000"]);
     let cluster = &json(LISTENER, &built[0])["filter_chains"][0]["filters"][0]["typed_config"]["cluster"];
     assert_eq!(cluster, "outbound|7000||mixed.production.svc.cluster.local");
@@ -162,7 +170,7 @@ fn without_capture_the_proxy_listens_on_the_loopback_interface() {
 #[test]
 fn a_proxy_does_not_listen_for_its_own_headless_address() {
     let view = ListenerView { own_headless_ips: ["10.1.0.18".parse().unwrap()].into(), ..listener_view() };
-    assert!(lds::outbound::port(&mesh(true), &view, 5432).is_empty());
+    assert!(on_port(&mesh(true), &view, 5432).is_empty());
 }
 
 #[test]

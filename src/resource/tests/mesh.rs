@@ -26,7 +26,7 @@ use crate::{
     },
     view::{
         ClusterView, EndpointView, GatewayRef, GatewayView, InboundPort, InboundView, ListenerView,
-        PassthroughMode, RouteView,
+        PassthroughMode, RouteView, VirtualHosts,
     },
 };
 
@@ -359,7 +359,12 @@ pub fn listener_view() -> ListenerView {
 }
 
 pub fn route_view() -> RouteView {
-    RouteView { scope: Scope::Public, namespace: NS.into(), cluster: "east".into() }
+    RouteView {
+        scope: Scope::Public,
+        namespace: NS.into(),
+        cluster: "east".into(),
+        virtual_hosts: VirtualHosts::Together,
+    }
 }
 
 pub fn gateway_view() -> GatewayView {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    json::{ROUTES, json, named},
+    json::{HOST, ROUTES, json, named},
     mesh::*,
 };
 use crate::{
@@ -17,14 +17,18 @@ use crate::{
         },
         mesh::{HttpRetryPolicy, MeshConfig},
     },
-    resource::rds,
-    view::RouteView,
+    resource::{Built, rds},
+    view::{RouteView, VirtualHosts},
 };
 
 fn host(index: &Index, view: &RouteView, name: &str) -> Value {
     let table = named(ROUTES, &rds::port(index, view, 80), "80");
     let hosts = table["virtual_hosts"].as_array().unwrap();
     hosts.iter().find(|h| h["name"] == name).unwrap_or_else(|| panic!("no {name} in {table}")).clone()
+}
+
+fn sniffed(index: &Index) -> Vec<Built> {
+    index.services().flat_map(|s| rds::sniffed(index, &route_view().scope, s)).collect()
 }
 
 fn backend(index: &Index) -> Value {
@@ -101,6 +105,39 @@ fn no_domain_occurs_twice() {
         backend(&index)["domains"].to_string().contains("\"10.96.1.10\""),
         "the east's own service has it"
     );
+}
+
+/// With rivals for names and addresses among them.
+#[test]
+fn hosts_are_the_same_one_by_one_and_together() {
+    let mut index = mesh(true);
+    let rival = |namespace: &str, name: &str, ip: &str| {
+        Object::Service(Arc::new(mk_service(namespace, name, Some(ip), &[("http", 80, 80)])))
+    };
+    index.update([
+        put("west", rival(NS, "aaa", "10.96.1.10")),
+        put("east", rival("svc", "backend.production", "10.96.3.3")),
+        put("east", rival("svc", "backend", "10.96.3.4")),
+    ]);
+    for (cluster, namespace) in [("east", NS), ("west", NS), ("east", "svc"), ("elsewhere", "legacy")] {
+        let together = RouteView { cluster: cluster.into(), namespace: namespace.into(), ..route_view() };
+        let apart = RouteView { virtual_hosts: VirtualHosts::OneByOne, ..together.clone() };
+        let table = named(ROUTES, &rds::port(&index, &together, 80), "80");
+        let mut expected = table["virtual_hosts"].as_array().unwrap().clone();
+
+        let built = index.services().flat_map(|s| rds::service(&index, &apart, s));
+        let mut hosts: Vec<_> = built.filter(|b| b.name.starts_with("80/")).map(|b| json(HOST, &b)).collect();
+        assert!(hosts.iter().all(|host| host["name"].as_str().unwrap().starts_with("80/")));
+        for host in &mut hosts {
+            host["name"] = host["name"].as_str().unwrap()[3..].into();
+        }
+        hosts.sort_by_key(|host| host["name"].to_string());
+        let table = named(ROUTES, &rds::port(&index, &apart, 80), "80");
+        assert!(table["vhds"]["config_source"]["ads"].is_object(), "{table}");
+        hosts.extend(table["virtual_hosts"].as_array().unwrap().clone());
+        expected.iter_mut().chain(&mut hosts).for_each(|h| drop(h.as_object_mut().unwrap().remove("@type")));
+        assert_eq!(hosts, expected, "{cluster} {namespace}");
+    }
 }
 
 #[test]
@@ -184,12 +221,13 @@ fn a_hash_leads_to_the_same_endpoint_again() {
 #[test]
 fn sniffed_ports_have_a_table_of_their_own() {
     let index = mesh(true);
-    let built = rds::port(&index, &route_view(), 6000);
-    assert_eq!(built.len(), 1);
-    assert_eq!(&*built[0].name, "mixed.production.svc.cluster.local:6000");
-    let table = json(ROUTES, &built[0]);
+    let built = sniffed(&index);
+    let table = named(ROUTES, &built, "mixed.production.svc.cluster.local:6000");
     assert_eq!(table["virtual_hosts"][0]["domains"], json!(["*"]));
-    assert!(rds::port(&index, &route_view(), 7000).is_empty());
+    assert!(
+        rds::port(&index, &route_view(), 6000).is_empty()
+            && rds::port(&index, &route_view(), 7000).is_empty()
+    );
 }
 
 #[test]

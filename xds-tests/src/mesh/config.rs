@@ -104,6 +104,7 @@ pub fn server_settings(tools: &Tools, folder: &Path, cloud: &str) -> Settings {
         files: CLOUDS.map(|cluster| (cluster.to_owned(), config_dir(folder, cluster))).to_vec(),
         state_dir: folder.join(cloud).join("state"),
         ca_dir: ca_dir(folder, cloud),
+        more: Vec::new(),
         log: folder.join("logs").join(format!("{cloud}-landbridge.log")),
     }
 }

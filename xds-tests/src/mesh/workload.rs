@@ -31,6 +31,8 @@ pub struct Workload {
     pub app: bool,
     /// Variant of the xDS protocol: `delta`, `sotw`.
     pub protocol: &'static str,
+    /// Whether it says that it wants virtual hosts one by one, or not.
+    pub enable_vhds: Option<bool>,
     /// Namespace and service account of its token, where that is another's: an impostor.
     pub token_of: Option<(&'static str, &'static str)>,
 }
@@ -78,6 +80,7 @@ impl Workload {
             labels: "app=client,security.istio.io/tlsMode=istio",
             app: false,
             protocol: "delta",
+            enable_vhds: None,
             token_of: None,
         }
     }
@@ -121,6 +124,7 @@ impl Workload {
         ];
         let mut args: Vec<OsString> = vec!["bootstrap".into(), kind.into()];
         args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
+        args.extend(self.enable_vhds.map(|on| format!("--enable-vhds={on}").into()));
         args.extend(["--root-cert".into(), root.into(), "--token-file".into(), token.into()]);
         args
     }

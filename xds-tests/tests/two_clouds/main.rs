@@ -7,3 +7,4 @@ mod control_planes;
 mod failures;
 mod lab;
 mod security;
+mod virtual_hosts;
