@@ -6,7 +6,7 @@
 //! file that it came from has a part that cannot be read.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,6 +24,8 @@ pub struct Contents {
     defined_in: BTreeMap<ObjectKey, BTreeSet<PathBuf>>,
     broken_in: BTreeMap<ObjectKey, BTreeSet<PathBuf>>,
     sent: BTreeMap<ObjectKey, Sent>,
+    /// The keys of `sent` by file: of all that is in force, a change of a file concerns what came from it.
+    sent_from: HashMap<PathBuf, BTreeSet<ObjectKey>>,
     affected: BTreeSet<ObjectKey>,
 }
 
@@ -84,8 +86,7 @@ impl Contents {
             }
         }
         if before.may_hold_more() {
-            let kept = self.sent.iter().filter(|(_, sent)| sent.file == path);
-            self.affected.extend(kept.map(|(key, _)| key.clone()));
+            self.affected.extend(self.sent_from.get(path).into_iter().flatten().cloned());
         }
     }
 
@@ -97,19 +98,38 @@ impl Contents {
                 Some((file, definition)) => {
                     let sent = Sent { object: definition.object.clone(), file: file.to_owned() };
                     let before = self.sent.insert(key.clone(), sent);
+                    self.note_file(&key, before.as_ref());
                     if before.is_none_or(|b| b.object != self.sent[&key].object) {
                         changes.push(Change::Upsert(key.clone(), self.sent[&key].object.clone()));
                     }
                 }
                 None if self.must_keep(&key) => {}
                 None => {
-                    if self.sent.remove(&key).is_some() {
+                    if let Some(before) = self.sent.remove(&key) {
+                        self.note_file(&key, Some(&before));
                         changes.push(Change::Remove(key));
                     }
                 }
             }
         }
         changes
+    }
+
+    /// Keeps `sent_from` after an object's entry in `sent` was `before`.
+    fn note_file(&mut self, key: &ObjectKey, before: Option<&Sent>) {
+        let (old, new) = (before.map(|b| &b.file), self.sent.get(key).map(|s| &s.file));
+        if old == new {
+            return;
+        }
+        if let Some(keys) = old.and_then(|file| self.sent_from.get_mut(file)) {
+            keys.remove(key);
+        }
+        if let Some(file) = old.filter(|file| self.sent_from.get(*file).is_some_and(BTreeSet::is_empty)) {
+            self.sent_from.remove(file);
+        }
+        if let Some(file) = new {
+            self.sent_from.entry(file.clone()).or_default().insert(key.clone());
+        }
     }
 
     fn definition(&self, key: &ObjectKey) -> Option<(&Path, &Definition)> {
@@ -132,7 +152,7 @@ impl Contents {
         let Some(file) = self.files.get(path) else { return false };
         let lost = |key: &ObjectKey| !parsed.objects.contains_key(key) && !parsed.broken.contains(key);
         file.parsed.objects.keys().any(lost)
-            || (file.may_hold_more() && self.sent.iter().any(|(key, sent)| sent.file == path && lost(key)))
+            || (file.may_hold_more() && self.sent_from.get(path).into_iter().flatten().any(lost))
     }
 
     /// Whether anything was sent.
