@@ -38,9 +38,10 @@ fn flips(per_second: f64, seconds: f64) -> Value {
 
 /// Time to the bytes in a client, beside 40 proxies that each wait for the kernel once.
 pub fn flip(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
-    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let proxies = setting.proxies(2_000);
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let what = followers(setting.proxies(2_000), &names(&bed, 1_000, 10)?, 20);
+    let what = followers(proxies, &names(&bed, 1_000, 10)?, 20);
     let measured = bed.load(merged(
         what,
         json!({
@@ -70,7 +71,10 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (over, last) in [("plaintext", 300.0), ("TLS", 450.0)] {
         let tls = over == "TLS";
-        let bed = Bed::new(setting, json!({ "services": 10, "endpoints": 14, "namespaces": 1 }))?;
+        let bed = Bed::new(
+            setting,
+            json!({ "services": 10, "endpoints": 14, "namespaces": 1, "clients": proxies }),
+        )?;
         let server = bed.server(&[])?;
         let reach = if tls {
             bed.over_tls(&server, "namespace-0")?
@@ -130,7 +134,7 @@ fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize, pushes: f64) -> Resu
 /// Cluster, endpoints, listener and virtual host of a new service.
 pub fn new_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(1_000);
-    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
     let measured = bed.load(json!({
         "server": server.plaintext.to_string(),
@@ -163,7 +167,7 @@ pub fn new_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 /// One pod of a large service.
 pub fn large_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(2_000);
-    let spec = json!({ "services": 10, "endpoints": 5, "namespaces": 1, "large": { "services": 1, "endpoints": 5_000 } });
+    let spec = json!({ "services": 10, "endpoints": 5, "namespaces": 1, "clients": proxies, "large": { "services": 1, "endpoints": 5_000 } });
     let bed = Bed::new(setting, spec)?;
     let server = bed.server(&[])?;
     let measured = bed.load(json!({
@@ -186,17 +190,21 @@ pub fn large_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 /// What a change of one cluster sends to a Delta proxy that has 3,186 of them.
 pub fn clusters(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(100);
-    let bed = Bed::new(setting, json!({ "services": 3_184, "endpoints": 2, "rules": 1.0 }))?;
-    let server = bed.server(&[])?;
-    let what = json!({
-        "server": server.plaintext.to_string(),
-        "serverPid": server.process.pid(),
-        "mesh": bed.mesh(),
-        "proxies": proxies,
-        "phases": [{ CONNECT: {} }, { "hold": 1.0 }, { "churn": { "configure": { "changes": 5, "seconds": 1.0 } } }],
-    });
     let bytes = |protocol: &str| -> Result<f64> {
-        let measured = bed.load(merged(what.clone(), json!({ "protocol": protocol })))?;
+        let spec = json!({ "services": 3_184, "endpoints": 2, "rules": 1.0, "clients": proxies });
+        let bed = Bed::new(setting, spec)?;
+        let server = bed.server(&[])?;
+        let measured = bed.load(json!({
+            "server": server.plaintext.to_string(),
+            "mesh": bed.mesh(),
+            "proxies": proxies,
+            "protocol": protocol,
+            "phases": [
+                { CONNECT: {} },
+                { "hold": 1.0 },
+                { "churn": { "configure": { "changes": 5, "seconds": 1.0 } } },
+            ],
+        }))?;
         Ok(measured.get("phase.churn.received")? / measured.get("changes.made")? / proxies as f64)
     };
     Ok(vec![
@@ -208,9 +216,10 @@ pub fn clusters(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 /// Ten minutes of pods that come and go (one, unless the run is long).
 pub fn churn(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let seconds = if setting.long { 600.0 } else { 60.0 };
-    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10 }))?;
+    let proxies = setting.proxies(10_000);
+    let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let what = followers(setting.proxies(10_000), &names(&bed, 1_000, 10)?, 20);
+    let what = followers(proxies, &names(&bed, 1_000, 10)?, 20);
     let rate = json!({ "churn": { "rate": { "perSecond": 100.0, "seconds": seconds, "replace": 0.5 } } });
     let measured = bed.load(merged(
         what,

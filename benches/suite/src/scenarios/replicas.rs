@@ -15,7 +15,7 @@ pub fn killed(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(9_000);
     let bed = Bed::new(
         setting,
-        json!({ "services": 1_000, "endpoints": 10, "namespaces": 20, "scopes": 20, "private": 1.0 }),
+        json!({ "services": 1_000, "endpoints": 10, "namespaces": 20, "scopes": 20, "private": 1.0, "clients": proxies }),
     )?;
     let replicas = ["a", "b", "c"].map(|name| bed.server_at(name, Ports::free()?, &[]));
     let [a, b, c] = replicas;

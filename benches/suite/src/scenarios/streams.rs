@@ -97,7 +97,7 @@ pub fn restart(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 /// Half of the proxies stop reading; the others must not notice.
 pub fn slow_readers(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(2_000);
-    let bed = Bed::new(setting, json!({ "services": 100, "endpoints": 10 }))?;
+    let bed = Bed::new(setting, json!({ "services": 100, "endpoints": 10, "clients": proxies }))?;
     let run = |stopped: usize| -> Result<(f64, f64, f64)> {
         let server = bed.server(&[])?;
         let measured = bed.load(json!({
