@@ -69,6 +69,8 @@ pub struct Totals {
     pub acknowledged_seconds: f64,
     /// The server's CPU from the order to the last ACK.
     pub cpu_seconds: f64,
+    /// The same for each stream: one write, and one ACK that is read.
+    pub cpu_microseconds_per_stream: f64,
 }
 
 impl Floor {
@@ -231,13 +233,15 @@ impl Shared {
         };
         // Who has not answered by then is missing in the count.
         let _ = timeout(PATIENCE, all).await;
+        let cpu_seconds = (cpu::of_this_thread() - cpu).as_secs_f64();
         Totals {
             connections: self.connections.borrow().len(),
             streams,
             acknowledged: self.acknowledged.get(),
             write_seconds,
             acknowledged_seconds: began.elapsed().as_secs_f64(),
-            cpu_seconds: (cpu::of_this_thread() - cpu).as_secs_f64(),
+            cpu_seconds,
+            cpu_microseconds_per_stream: cpu_seconds * 1e6 / streams.max(1) as f64,
         }
     }
 }

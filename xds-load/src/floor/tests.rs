@@ -99,6 +99,8 @@ async fn the_clients_of_this_crate_are_configured_and_hear_pushes() {
             let report = report.unwrap();
             assert_eq!((report.connections, report.streams, report.acknowledged), (2, 2, 2));
             assert!(report.acknowledged_seconds < 10.0);
+            let each = report.cpu_seconds * 1e6 / 2.0;
+            assert!((report.cpu_microseconds_per_stream - each).abs() < 0.01, "{report:?}");
             let expected = expected.unwrap();
             assert_eq!((expected.kind, &*expected.name), (Type::Endpoint, ASSIGNMENT));
             assert!(matches!(expected.marker, Marker::Contains(_)));
