@@ -3,6 +3,7 @@
 
 mod authenticate;
 mod cgroup;
+mod memory;
 mod secrets;
 
 use std::{
@@ -123,6 +124,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let xds_metrics = XdsMetrics::register(&mut metrics);
     let ca_metrics = CaMetrics::register(&mut metrics);
     let streams = Arc::new(Streams::default());
+    memory::spawn(Arc::downgrade(&streams));
     let (ready, is_ready) = watch::channel(false);
 
     let (inspector, inspections) = Inspector::new();
