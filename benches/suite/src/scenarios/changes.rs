@@ -12,6 +12,9 @@ use crate::{
     report::{Figure, Target},
 };
 
+/// How often the floor pushes.
+const PUSHES: usize = 10;
+
 const CONNECT: &str = "connect";
 
 /// The first service of a generated mesh, as its cluster is called.
@@ -67,7 +70,6 @@ pub fn flip(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 /// The same 2 KiB to everybody, beside a server that only writes them.
 pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(10_000);
-    let pushes = 10.0;
     let mut figures = Vec::new();
     for (over, last) in [("plaintext", 300.0), ("TLS", 450.0)] {
         let tls = over == "TLS";
@@ -94,7 +96,7 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         drop(server);
         let made = measured.get("changes.made")?;
         let cost = measured.get("phase.churn.server.cpu")? / made / proxies as f64 * 1e6;
-        let floor = floor(&bed, tls, merged(what, json!({ "mesh": null })), proxies, pushes)?;
+        let floor = floor(&bed, tls, merged(what, json!({ "mesh": null })), proxies)?;
         figures.push(
             Figure::new(scenario, &format!("{over}: server CPU per stream"), cost, "us")
                 .beside(floor)
@@ -110,10 +112,10 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 }
 
 /// Microseconds of CPU for each stream and push of the raw server.
-fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize, pushes: f64) -> Result<f64> {
+fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize) -> Result<f64> {
     let root = bed.path("floor.pem");
     let root = root.to_string_lossy();
-    let mut flags = vec!["--every", "1", "--push", "2048", "--full", "4096"];
+    let mut flags = vec!["--push", "2048", "--full", "4096"];
     if tls {
         flags.extend(["--tls-root", &root]);
     }
@@ -124,11 +126,11 @@ fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize, pushes: f64) -> Resu
         json!({
             "serverPid": floor.pid(),
             "ask": { "subscribe": [format!("eds:{FIRST}")] },
-            "phases": [{ CONNECT: {} }, { "hold": pushes }],
+            "phases": [{ CONNECT: {} }, { "push": { "times": PUSHES, "seconds": 1.0 } }],
             "verify": { "shapes": false, "witnesses": 0, "truth": false, "quiet": 0.0 },
         }),
     ))?;
-    Ok(measured.get("phase.hold.server.cpu")? / pushes / proxies as f64 * 1e6)
+    Ok(measured.get("phase.push.server.cpu")? / PUSHES as f64 / proxies as f64 * 1e6)
 }
 
 /// Cluster, endpoints, listener and virtual host of a new service.
