@@ -43,8 +43,9 @@ impl Node {
                 (1..).zip(&self.locality).for_each(|(field, part)| _ = locality.text(field, part));
             });
         }
+        // A control plane may give newer Envoys more, such as virtual hosts one by one: this is the one that is imitated.
         node.text(6, "envoy").message(8, |build| {
-            build.message(1, |version| _ = version.number(1, 1).number(2, 36));
+            build.message(1, |version| _ = version.number(1, 1).number(2, 40));
         });
         node.0
     }
