@@ -16,12 +16,12 @@ body{background:var(--back);color:var(--text);font:15px/1.5 system-ui,sans-serif
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1.5rem}
 figure{margin:0}figcaption{font-weight:600}.legend{margin:.2rem 0;font-size:.85rem}
-.legend span{margin-right:.8rem}.legend span::before{content:'';display:inline-block;width:.9rem;height:.2rem;margin-right:.3rem;
+.legend span{margin-right:.8rem;white-space:nowrap}.legend span::before{content:'';display:inline-block;width:.9rem;height:.2rem;margin-right:.3rem;
 vertical-align:middle;background:currentColor}
-svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--soft)}.grid{stroke:var(--grid);fill:none}
+svg{width:100%;height:auto}svg text{font-size:15px;fill:var(--soft)}.grid{stroke:var(--grid);fill:none}
 .line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 .l0{color:#3b7dd8}.l1{color:#d9822b}.l2{color:#2e9e6b}.l3{color:#b455c8}.l4{color:#c94f4f}.l5{color:#8a8d2a}.l6{color:#3aa6b9}.l7{color:#8c6bd8}
-pre{overflow-x:auto;font-size:.82rem}.bad{color:var(--bad)}.good{color:var(--good)}
+pre{overflow-x:auto;white-space:pre-wrap;font-size:.82rem}.bad{color:var(--bad)}.good{color:var(--good)}
 table{border-collapse:collapse;font-size:.85rem}td,th{padding:.1rem .8rem .1rem 0;text-align:left}td:last-child{text-align:right;
 font-variant-numeric:tabular-nums}summary{cursor:pointer}
 ";
@@ -64,6 +64,7 @@ fn plots(outcome: &Outcome) -> Vec<Plot> {
             .into_iter()
             .filter(|(name, durations)| {
                 durations.count() > 0
+                    && !name.starts_with("change.any")
                     && name.starts_with(prefix)
                     && (prefix == "change.") == name.starts_with("change.")
             })

@@ -43,6 +43,9 @@ pub fn write_value(f: &mut impl fmt::Write, value: f64, unit: Unit) -> fmt::Resu
         Unit::Count if value.fract() == 0.0 => return write!(f, "{value}"),
         Unit::Count => return write!(f, "{value:.3}"),
     };
+    if value == 0.0 {
+        return write!(f, "0 {}", if unit == Unit::Bytes { "B" } else { "s" });
+    }
     let fits = scales.iter().find(|(scale, _)| value.abs() >= *scale).or(scales.last());
     let (scale, name) = fits.copied().unwrap_or((1.0, ""));
     let value = value / scale;
@@ -201,7 +204,7 @@ mod tests {
             (0.0123456, Unit::Seconds, "12.3 ms"),
             (0.000_001_5, Unit::Seconds, "1.50 µs"),
             (61.0, Unit::Seconds, "61 s"),
-            (0.0, Unit::Seconds, "0 µs"),
+            (0.0, Unit::Seconds, "0 s"),
             (1536.0, Unit::Bytes, "1.50 KiB"),
             (12.0, Unit::Count, "12"),
         ];

@@ -31,10 +31,10 @@ pub enum Axis {
 
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 84.0;
 const BOTTOM: f64 = 28.0;
 const TOP: f64 = 8.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 /// The least that is left on a share axis: 99.99 %.
 const LEAST: f64 = 1e-4;
 
@@ -79,7 +79,10 @@ impl Scale {
         };
         match self.axis {
             Axis::Linear(unit) => {
-                let step = nice(self.high / 4.0);
+                let step = match unit {
+                    Unit::Bytes => (self.high / 4.0).max(1.0).log2().ceil().exp2(),
+                    _ => nice(self.high / 4.0),
+                };
                 let steps = (0..=20).map(|n| f64::from(n) * step).take_while(|value| *value <= self.high);
                 steps.map(|value| (value, label(value, unit))).collect()
             }

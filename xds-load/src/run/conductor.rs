@@ -342,7 +342,12 @@ impl Conductor {
     }
 
     async fn wait_for(&mut self, phase: &str, time: Duration) {
+        // First: a moment that is cut short by a change must not hide how things stand.
+        self.show(phase);
         sleep(time).await;
+    }
+
+    fn show(&mut self, phase: &str) {
         let now = self.crew.now();
         self.progress.show(phase, self.began.elapsed(), &now, self.scenario.proxies);
         if self.sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
