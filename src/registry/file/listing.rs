@@ -55,6 +55,17 @@ pub fn list(root: &Path) -> Result<Listing, String> {
     Ok(listing)
 }
 
+/// Looks at the root alone; none if it is no directory now.
+pub fn root(root: &Path) -> Option<(u64, u64)> {
+    fs::metadata(root).ok().filter(fs::Metadata::is_dir).map(|metadata| identity(&metadata))
+}
+
+/// Looks at one file; none if it is not there, or not one that would be read.
+pub fn file(path: &Path) -> Option<Stamp> {
+    let readable = path.file_name().is_some_and(|name| is_manifest(name) && !is_ignored(name));
+    fs::metadata(path).ok().filter(|metadata| readable && metadata.is_file()).map(|metadata| stamp(&metadata))
+}
+
 fn identity(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -103,6 +104,46 @@ impl Reader {
         look
     }
 
+    /// Looks at these files only: what a change costs does not grow with the directory. None if that would not do, because
+    /// something else is not as it was when all of it was looked at.
+    pub fn look_at(&mut self, touched: &BTreeSet<PathBuf>) -> Option<Look> {
+        let root = listing::root(&self.source.dir).filter(|root| self.root == Some(*root))?;
+        if touched.is_empty() || self.sent_state != Some(ClusterState::Synced) || self.empty_since.is_some() {
+            return None;
+        }
+        let mut files = Vec::with_capacity(touched.len());
+        for full in touched {
+            // A file that is new to a directory that was looked through is as good as a known one.
+            let path = full.strip_prefix(&self.source.dir).ok()?;
+            let known = self.files.contains_key(path) || self.holds_files(path.parent()?);
+            files.push((path, full, listing::file(full).filter(|_| known)?));
+        }
+        let mut look = Look { root: Some(root), ..Look::default() };
+        for (path, full, stamp) in files {
+            self.read_file(path, full, stamp, true, &mut look);
+        }
+        look.changes.extend(self.contents.take_changes());
+        Some(look)
+    }
+
+    /// Whether files directly in this directory, below the root, are known.
+    fn holds_files(&self, directory: &Path) -> bool {
+        let below = self
+            .files
+            .range::<Path, _>((Bound::Included(directory), Bound::Unbounded))
+            .take_while(|(path, _)| path.starts_with(directory));
+        let mut direct = below.filter(|(path, _)| path.parent() == Some(directory));
+        direct.next().is_some()
+    }
+
+    /// Says in the status what there is and what is wrong. [`Self::look`] has done so; after [`Self::look_at`] it can wait until
+    /// the changes are on their way, because it takes a look at all that is known.
+    pub fn tell(&self) {
+        let (objects, not_read) = self.contents.counts();
+        self.status.set_counts(objects, not_read);
+        self.status.set_problems(self.contents.problems(&self.source.cluster.0, &self.source.dir));
+    }
+
     /// Why an empty root is not believed to be empty.
     fn suspicion(&mut self, listing: &Listing, look: &mut Look) -> Option<String> {
         let empty = listing.files.is_empty() && listing.unknown.is_empty();
@@ -159,9 +200,7 @@ impl Reader {
             }
             None => self.synced(look),
         }
-        let (objects, not_read) = self.contents.counts();
-        self.status.set_counts(objects, not_read);
-        self.status.set_problems(self.contents.problems(&self.source.cluster.0, &self.source.dir));
+        self.tell();
     }
 
     fn read_file(&mut self, path: &Path, full: &Path, stamp: Stamp, touched: bool, look: &mut Look) {

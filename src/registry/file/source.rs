@@ -145,11 +145,16 @@ fn read_and_send(
     let mut reader = Reader::new(source, status.clone());
     let mut touched = BTreeSet::new();
     let mut by_rescan = false;
+    let mut named_only = false;
     let mut seen = Instant::now();
     loop {
         let renewed = watching.renew();
         let (in_writing, writers_wait) = gatherer.being_written();
-        let look = reader.look(&touched, &in_writing);
+        // Nothing but these files is to be looked at: no earlier look asked for another one.
+        let quick = named_only && !renewed && in_writing.is_empty();
+        let quick = quick.then(|| reader.look_at(&touched)).flatten();
+        let untold = quick.is_some();
+        let look = quick.unwrap_or_else(|| reader.look(&touched, &in_writing));
         if by_rescan && !renewed && look.changed_files > 0 {
             status.repaired(look.changed_files);
         }
@@ -157,6 +162,9 @@ fn read_and_send(
         let batch = Batch { changes: look.changes, seen };
         if !batch.changes.is_empty() && changes.blocking_send(batch).is_err() {
             return;
+        }
+        if untold {
+            reader.tell();
         }
         let pending = [look.again, writers_wait, watching.retry()].into_iter().flatten().min();
         let wait = pending.unwrap_or(timing.rescan).min(timing.rescan);
@@ -166,6 +174,7 @@ fn read_and_send(
         }
         seen = gathered.since.unwrap_or_else(Instant::now);
         by_rescan = !gathered.any && pending.is_none();
+        named_only = gathered.any && !gathered.unnamed && pending.is_none();
         // What waits for its writer keeps being looked at.
         touched = gathered.touched;
         touched.extend(in_writing);

@@ -9,7 +9,7 @@ use std::{
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind},
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 
 use super::{listing::is_ignored, source::Timing};
@@ -30,6 +30,8 @@ pub struct Gathered {
     pub touched: BTreeSet<PathBuf>,
     /// Whether anything was worth a look.
     pub any: bool,
+    /// Events were lost, or concern what was not named: a look at the named files is not enough.
+    pub unnamed: bool,
     /// When the first event came.
     pub since: Option<Instant>,
     /// The source was told to stop.
@@ -64,8 +66,9 @@ impl Gatherer {
         Self { signals, timing, open: BTreeMap::new() }
     }
 
-    /// Waits for the first event, at most until `deadline`; then for a short quiet, but not for long: what comes
-    /// later is the next look.
+    /// Waits for the first event, at most until `deadline`. A file that is whole (renamed into its place, or closed by its
+    /// writer) is worth a look at once, with what else has come by then; otherwise for a short quiet, but not for long:
+    /// what comes later is the next look.
     pub fn next(&mut self, deadline: Instant) -> Gathered {
         let mut gathered = Gathered::default();
         let mut until = deadline;
@@ -74,8 +77,13 @@ impl Gatherer {
             let now = Instant::now();
             match self.signals.recv_timeout(until.saturating_duration_since(now)) {
                 Ok(Signal::Event(event)) => {
+                    let whole = event.as_ref().is_ok_and(is_whole);
                     if self.note(event, &mut gathered) {
                         gathered.since.get_or_insert_with(Instant::now);
+                        if whole && self.open.is_empty() {
+                            self.drain(&mut gathered);
+                            return gathered;
+                        }
                         let bound = *bound.get_or_insert(Instant::now() + self.timing.quiet_at_most);
                         until = bound.min(Instant::now() + self.timing.quiet);
                     } else if bound.is_none() && Instant::now() >= deadline {
@@ -87,6 +95,16 @@ impl Gatherer {
                     return gathered;
                 }
                 Err(RecvTimeoutError::Timeout) => return gathered,
+            }
+        }
+    }
+
+    /// Takes what has come, without waiting.
+    fn drain(&mut self, gathered: &mut Gathered) {
+        while let Ok(signal) = self.signals.try_recv() {
+            match signal {
+                Signal::Event(event) => _ = self.note(event, gathered),
+                Signal::Stop => gathered.stop = true,
             }
         }
     }
@@ -103,7 +121,7 @@ impl Gatherer {
     /// Takes in an event; false if it means nothing (also: reading a file is an event).
     fn note(&mut self, event: notify::Result<Event>, gathered: &mut Gathered) -> bool {
         let Ok(event) = event else {
-            gathered.any = true;
+            (gathered.any, gathered.unnamed) = (true, true);
             return true;
         };
         let closed = event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
@@ -114,6 +132,7 @@ impl Gatherer {
         if paths.is_empty() && !event.paths.is_empty() {
             return false;
         }
+        gathered.unnamed |= paths.is_empty() || event.need_rescan();
         for path in paths {
             // Only inotify tells when a writer closes its file.
             let begun = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
@@ -127,6 +146,15 @@ impl Gatherer {
         gathered.any = true;
         true
     }
+}
+
+/// Whether the event's file is as its writer wants it.
+fn is_whole(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+    )
 }
 
 /// Names that are never read say nothing, but for the links of Kubernetes mounts (`..data`).
