@@ -125,7 +125,7 @@ fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize) -> Result<f64> {
         merged(what, reach),
         json!({
             "serverPid": floor.pid(),
-            "ask": { "subscribe": [format!("eds:{FIRST}")] },
+            "ask": { "types": ["cds", "eds"], "subscribe": [] },
             "phases": [{ CONNECT: {} }, { "push": { "times": PUSHES, "seconds": 1.0 } }],
             "verify": { "shapes": false, "witnesses": 0, "truth": false, "quiet": 0.0 },
         }),

@@ -38,7 +38,7 @@ pub fn memory(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             "server": address,
             "tls": {},
             "serverPid": floor.pid(),
-            "ask": { "subscribe": ["eds:anything"], "draw": 0 },
+            "ask": { "types": ["cds", "eds"], "subscribe": [], "draw": 0 },
             "verify": { "shapes": false, "witnesses": 0, "truth": false },
         }),
     ))?;
