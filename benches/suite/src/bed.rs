@@ -15,6 +15,9 @@ use crate::{
     scenarios::Setting,
 };
 
+/// The service account of the clients in generated meshes.
+const CLIENT: &str = "client";
+
 /// A mesh in a directory of its own, which goes when this is dropped.
 pub struct Bed {
     directory: tempfile::TempDir,
@@ -88,10 +91,10 @@ impl Bed {
         let token = self.path("token");
         let mut command = Command::new(&self.landbridge);
         command.arg("token").arg("--state-dir").arg(&state);
-        command.args(["--namespace", namespace, "--service-account", "default"]);
+        command.args(["--namespace", namespace, "--service-account", CLIENT]);
         fs::write(&token, output(&mut command)?)?;
         Ok(
-            json!({ "server": server.tls.to_string(), "tls": {}, "token": token, "nodes": { "namespaces": [namespace] } }),
+            json!({ "server": server.tls.to_string(), "tls": {}, "token": token, "nodes": { "namespaces": [namespace], "serviceAccount": CLIENT } }),
         )
     }
 
