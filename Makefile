@@ -27,6 +27,7 @@ test: ## everything: format, clippy, all tests, those with real Envoys in networ
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
 	$(CARGO) build --workspace --bins --locked
 	@scripts/test.sh
+	@$(MAKE) --no-print-directory instructions
 	@$(MAKE) --no-print-directory soak SOAK_MINUTES=$(if $(CI),2,1)
 
 bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout one scenario, LONG=1 full lengths)
