@@ -12,7 +12,7 @@ STRICT := -D warnings
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: stock Envoy into .deps/, iproute2 and iptables where this is root
+setup: ## install what is missing: stock Envoy into .deps/; iproute2, iptables and valgrind where this is root
 	@scripts/setup.sh
 
 check: ## the quick loop: format, clippy, unit tests
@@ -21,7 +21,7 @@ check: ## the quick loop: format, clippy, unit tests
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
 	$(CARGO) test --workspace --lib --bins --locked
 
-test: ## everything: format, clippy, all tests, those with real Envoys in network namespaces too
+test: ## everything: format, clippy, all tests, real Envoys in network namespaces, instruction counts, a minute of faults
 	@scripts/setup.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
@@ -46,7 +46,7 @@ soak: ## churn with faults for an hour (SOAK_MINUTES=10): killed servers, lost c
 	@target/release/bench soak --minutes $(SOAK_MINUTES)
 
 demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)
-	@scripts/setup.sh
+	@scripts/setup.sh demo
 	$(CARGO) build --locked -p landbridge -p xds-tests --bins
 	@target/debug/demo run $(if $(KEEP),--keep)
 

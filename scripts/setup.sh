@@ -1,6 +1,6 @@
 #!/bin/bash
 # Brings this machine to the point where `make demo` and `make test` run; safe to repeat, quick when all is there.
-#   setup.sh        everything          setup.sh rust   only what compiling needs
+#   setup.sh        everything          setup.sh demo   all but what only `make test` needs          setup.sh rust   only what compiling needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin PIP_ROOT_USER_ACTION=ignore
@@ -25,10 +25,11 @@ if [[ ${1:-} == rust ]]; then
   exit
 fi
 
-# Namespaces and redirects: needed by the demo and the tests with real Envoys.
+# Namespaces and redirects, for the demo and the tests with real Envoys; valgrind counts the instructions of the hot paths.
 packages=()
 lacks ip && packages+=(iproute2)
 lacks iptables && packages+=(iptables)
+lacks valgrind && [[ ${1:-} != demo ]] && packages+=(valgrind)
 if ((${#packages[@]})); then
   if [[ $(id -u) == 0 ]] && ! lacks apt-get; then
     say "installing ${packages[*]} with apt-get"

@@ -55,7 +55,8 @@ impl World {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Takes in changes until the condition holds.
+    /// Takes in changes until the condition holds. What the status says belongs into it, too: it is told after the changes are
+    /// on their way.
     async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while !holds(self) {
@@ -133,10 +134,9 @@ async fn what_breaks_keeps_its_last_good_version() {
     let mut w = World::new(&[("a.yaml", &(namespaces(&["a", "b"]) + &service("80")))]).await;
     // An object that does not make sense, beside one that changes and one that goes.
     w.write("a.yaml", &(namespace("a", "2") + &service("70000")));
-    w.until("edit", |w| w.label("a") == Some("2") && w.removed == ["b"]).await;
+    w.until("edit", |w| w.label("a") == Some("2") && w.removed == ["b"] && w.problems().len() == 1).await;
     assert_eq!(w.names(), ["a", "s"]);
     let problems = w.problems();
-    assert_eq!(problems.len(), 1);
     assert_eq!((problems[0].line, problems[0].object.as_deref()), (Some(10), Some("default/Service/s")));
     assert!(
         problems[0]
@@ -232,7 +232,7 @@ async fn what_may_not_be_read_stays() {
     w.until("whole", |w| w.state == ClusterState::Synced).await;
     fs::remove_file(w.path("a.yaml")).unwrap();
     symlink("nowhere", w.path("a.yaml")).unwrap();
-    w.until("link to nowhere", World::is_stale).await;
+    w.until("link to nowhere", |w| w.is_stale() && !w.problems().is_empty()).await;
     assert_eq!(w.names(), ["a", "b"]);
     assert!(w.problems()[0].reason.contains("cannot be read"));
     fs::write(w.path("nowhere"), namespace("a", "2")).unwrap();
@@ -291,14 +291,12 @@ async fn two_definitions_of_one_object() {
     let mut w = World::new(&[("b.yaml", &namespace("a", "b")), ("c.json", &namespaces(&["other"]))]).await;
     assert_eq!(w.label("a"), Some("b"));
     w.write("a.yaml", &namespace("a", "a"));
-    w.until("first by path", |w| w.label("a") == Some("a")).await;
-    let said = w.problems();
-    assert_eq!(said.len(), 1);
-    let text = said[0].to_string();
+    w.until("first by path", |w| w.label("a") == Some("a") && w.problems().len() == 1).await;
+    let text = w.problems()[0].to_string();
     assert!(text.contains("b.yaml:1") && text.contains("in a.yaml:1, which wins"), "{text}");
     fs::remove_file(w.path("a.yaml")).unwrap();
-    w.until("the other", |w| w.label("a") == Some("b")).await;
-    assert!(w.removed.is_empty() && w.problems().is_empty());
+    w.until("the other", |w| w.label("a") == Some("b") && w.problems().is_empty()).await;
+    assert!(w.removed.is_empty());
     w.end().await;
 }
 
