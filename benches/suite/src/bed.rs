@@ -15,6 +15,9 @@ use crate::{
     scenarios::Setting,
 };
 
+/// A mebibyte, in bytes.
+pub const MIB: f64 = 1_048_576.0;
+
 /// The service account of the clients in generated meshes.
 const CLIENT: &str = "client";
 
@@ -83,6 +86,25 @@ impl Bed {
     /// A server that is started again whenever it ends, at the same ports.
     pub fn supervised(&self, ports: Ports, flags: &[&str]) -> Result<Server> {
         Server::start_supervised(&self.settings(&self.path("state"), flags), ports)
+    }
+
+    /// What a load scenario needs for so many proxies of the mesh at the server's plaintext port.
+    pub fn plaintext(&self, server: &Server, proxies: usize) -> Value {
+        json!({
+            "server": server.plaintext.to_string(),
+            "serverPid": server.process.pid(),
+            "mesh": self.mesh(),
+            "proxies": proxies,
+        })
+    }
+
+    /// The load assignments of a generated mesh's first services, for `ask.subscribe`.
+    pub fn assignments(&self, services: usize, namespaces: usize) -> Result<String> {
+        let cluster =
+            |i: usize| format!("outbound|80||service-{i}.namespace-{}.svc.cluster.local\n", i % namespaces);
+        let path = self.path("assignments");
+        fs::write(&path, (0..services).map(cluster).collect::<String>())?;
+        Ok(format!("eds:@{}", path.display()))
     }
 
     /// What a load scenario needs to reach the server's TLS port: a token of `namespace`, which all its proxies have to be in.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use xds_load::run::process::{Usage, usage};
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
@@ -18,17 +19,6 @@ pub struct Process {
     child: Child,
     name: String,
     log: PathBuf,
-}
-
-/// What a process has used so far.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// User and system time.
-    pub cpu: Duration,
-    /// Resident memory, in KiB.
-    pub rss: f64,
-    /// The most that it was since it began.
-    pub peak_rss: f64,
 }
 
 impl Process {
@@ -67,7 +57,7 @@ impl Process {
 
     /// What the kernel says.
     pub fn usage(&self) -> Result<Usage> {
-        Usage::of(self.pid())
+        used(self.pid())
     }
 
     fn last_words(&self) -> String {
@@ -77,25 +67,9 @@ impl Process {
     }
 }
 
-impl Usage {
-    /// What the kernel says about a process.
-    pub fn of(pid: u32) -> Result<Self> {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let status = fs::read_to_string(proc.join("status"))?;
-        let kilobytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|l| l.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().ok())
-        };
-        // After the program's name, which may hold anything, in parentheses: field 14 and 15 of the line are ticks.
-        let stat = fs::read_to_string(proc.join("stat"))?;
-        let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks =
-            |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).context("read /proc/PID/stat");
-        let ticks = ticks(11)? + ticks(12)?;
-        let cpu = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
-        let rss = kilobytes("VmRSS").context("read VmRSS")?;
-        Ok(Self { cpu, rss, peak_rss: kilobytes("VmHWM").context("read VmHWM")? })
-    }
+/// What the kernel says that a process has used.
+fn used(pid: u32) -> Result<Usage> {
+    usage(pid).with_context(|| format!("process {pid} is not there any more"))
 }
 
 impl Drop for Process {
@@ -202,7 +176,7 @@ impl Server {
 
     /// What the server that runs now has used.
     pub fn current_usage(&self) -> Result<Usage> {
-        Usage::of(self.current_pid()?)
+        used(self.current_pid()?)
     }
 }
 

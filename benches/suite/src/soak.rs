@@ -1,10 +1,13 @@
-//! A soak with faults: pods come and go while servers die, clusters fail or cannot be read, and proxies stop reading or come
-//! back all at once. In the end every proxy has what the mesh says, or the run fails.
+//! A soak with faults: pods come and go while servers die, clusters fail or cannot be read, and proxies come back all at once. In the end every proxy has what the mesh says, or the run fails.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{bed::Bed, process::Ports, scenarios::Setting};
+use crate::{
+    bed::{Bed, MIB},
+    process::Ports,
+    scenarios::Setting,
+};
 
 /// About how long a round takes.
 const ROUND_SECONDS: usize = 60;
@@ -46,7 +49,7 @@ pub fn run(setting: &Setting, size: Size) -> Result<()> {
         measured.get("lost")?,
         measured.get("verify.compared")?,
         measured.get("change.any.p99")? * 1e3,
-        usage.rss / 1_024.0,
+        usage.rss as f64 / MIB,
     );
     Ok(())
 }

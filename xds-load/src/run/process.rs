@@ -52,6 +52,11 @@ fn precise(pid: u32) -> Option<Duration> {
 }
 
 impl Usage {
+    /// CPU time of all threads that ever ran, to ten milliseconds.
+    pub fn cpu(&self) -> Duration {
+        self.ticks
+    }
+
     /// CPU time since an earlier look.
     pub fn since(&self, before: &Self) -> Duration {
         let coarse = self.ticks.saturating_sub(before.ticks);

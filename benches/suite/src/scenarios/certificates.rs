@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Setting;
 use crate::{
-    bed::Bed,
+    bed::{Bed, MIB},
     process::Server,
     report::{Figure, Target},
 };
@@ -135,6 +135,6 @@ pub fn rotation(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         Figure::new(scenario, "rotated to all delivered", number(&report, "/report/rotated/seconds")?, "s")
             .target(Target::AtMost(1.0)),
         Figure::new(scenario, "server CPU per identity", each, "us"),
-        Figure::new(scenario, "RSS", rss / 1_024.0, "MiB"),
+        Figure::new(scenario, "RSS", rss as f64 / MIB, "MiB"),
     ])
 }

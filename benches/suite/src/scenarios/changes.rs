@@ -1,14 +1,11 @@
 //! How long a change takes to reach the proxies that see it, and what it costs.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Setting;
 use crate::{
-    bed::{Bed, merged},
-    process::Process,
+    bed::{Bed, MIB, merged},
     report::{Figure, Target},
 };
 
@@ -17,21 +14,12 @@ const PUSHES: usize = 10;
 
 const CONNECT: &str = "connect";
 
-/// The first service of a generated mesh, as its cluster is called.
-const FIRST: &str = "outbound|80||service-0.namespace-0.svc.cluster.local";
+/// The load assignment of a generated mesh's first service.
+const FIRST: &str = "eds:outbound|80||service-0.namespace-0.svc.cluster.local";
 
-/// Proxies that follow `eds` names only, of which each draws so many.
-fn followers(proxies: usize, names: &str, draw: usize) -> Value {
-    json!({ "proxies": proxies, "ask": { "types": [], "subscribe": [format!("eds:{names}")], "draw": draw } })
-}
-
-/// The clusters of a generated mesh of so many services, in a file for `@FILE`.
-fn names(bed: &Bed, services: usize, namespaces: usize) -> Result<String> {
-    let name =
-        |i: usize| format!("outbound|80||service-{i}.namespace-{}.svc.cluster.local\n", i % namespaces);
-    let path = bed.path("names");
-    std::fs::write(&path, (0..services).map(name).collect::<String>())?;
-    Ok(format!("@{}", path.display()))
+/// Proxies that follow load assignments only, of which each draws so many.
+fn followers(subscribe: &str, draw: usize) -> Value {
+    json!({ "ask": { "types": [], "subscribe": [subscribe], "draw": draw } })
 }
 
 /// `seconds` of flips, so many in a second.
@@ -44,16 +32,9 @@ pub fn flip(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(2_000);
     let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let what = followers(proxies, &names(&bed, 1_000, 10)?, 20);
-    let measured = bed.load(merged(
-        what,
-        json!({
-            "server": server.plaintext.to_string(),
-            "serverPid": server.process.pid(),
-            "mesh": bed.mesh(),
-            "phases": [{ CONNECT: {} }, flips(5.0, 30.0)],
-        }),
-    ))?;
+    let what = merged(bed.plaintext(&server, proxies), followers(&bed.assignments(1_000, 10)?, 20));
+    let phases = json!({ "phases": [{ CONNECT: {} }, flips(5.0, 30.0)] });
+    let measured = bed.load(merged(what, phases))?;
     Ok(vec![
         Figure::new(
             scenario,
@@ -78,25 +59,17 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             json!({ "services": 10, "endpoints": 14, "namespaces": 1, "clients": proxies }),
         )?;
         let server = bed.server(&[])?;
-        let reach = if tls {
-            bed.over_tls(&server, "namespace-0")?
-        } else {
-            json!({ "server": server.plaintext.to_string() })
-        };
-        let what =
-            merged(followers(proxies, FIRST, 0), json!({ "mesh": bed.mesh(), "verify": { "truth": false } }));
+        let mut what = merged(bed.plaintext(&server, proxies), followers(FIRST, 0));
+        if tls {
+            what = merged(what, bed.over_tls(&server, "namespace-0")?);
+        }
         let only_first = json!({ "churn": { "restart": { "services": 1, "seconds": 1.0 } } });
-        let measured = bed.load(merged(
-            merged(what.clone(), reach),
-            json!({
-                "serverPid": server.process.pid(),
-                "phases": [{ CONNECT: {} }, only_first],
-            }),
-        ))?;
+        let phases = json!({ "phases": [{ CONNECT: {} }, only_first], "verify": { "truth": false } });
+        let measured = bed.load(merged(what, phases))?;
         drop(server);
         let made = measured.get("changes.made")?;
         let cost = measured.get("phase.churn.server.cpu")? / made / proxies as f64 * 1e6;
-        let floor = floor(&bed, tls, merged(what, json!({ "mesh": null })), proxies)?;
+        let floor = floor(&bed, tls, proxies)?;
         figures.push(
             Figure::new(scenario, &format!("{over}: server CPU per stream"), cost, "us")
                 .beside(floor)
@@ -112,7 +85,7 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
 }
 
 /// Microseconds of CPU for each stream and push of the raw server.
-fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize) -> Result<f64> {
+fn floor(bed: &Bed, tls: bool, proxies: usize) -> Result<f64> {
     let root = bed.path("floor.pem");
     let root = root.to_string_lossy();
     let mut flags = vec!["--push", "2048", "--full", "4096"];
@@ -122,9 +95,10 @@ fn floor(bed: &Bed, tls: bool, what: Value, proxies: usize) -> Result<f64> {
     let (floor, address) = bed.floor(&flags)?;
     let reach = if tls { json!({ "server": address, "tls": {} }) } else { json!({ "server": address }) };
     let measured = bed.load(merged(
-        merged(what, reach),
+        reach,
         json!({
             "serverPid": floor.pid(),
+            "proxies": proxies,
             "ask": { "types": ["cds", "eds"], "subscribe": [] },
             "phases": [{ CONNECT: {} }, { "push": { "times": PUSHES, "seconds": 1.0 } }],
             "verify": { "shapes": false, "witnesses": 0, "truth": false, "quiet": 0.0 },
@@ -138,13 +112,9 @@ pub fn new_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(1_000);
     let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let measured = bed.load(json!({
-        "server": server.plaintext.to_string(),
-        "serverPid": server.process.pid(),
-        "mesh": bed.mesh(),
-        "proxies": proxies,
-        "phases": [{ CONNECT: {} }, { "hold": 2.0 }, { "churn": { "create": { "services": 10, "seconds": 2.0 } } }],
-    }))?;
+    let create = json!({ "churn": { "create": { "services": 10, "seconds": 2.0 } } });
+    let phases = json!({ "phases": [{ CONNECT: {} }, { "hold": 2.0 }, create] });
+    let measured = bed.load(merged(bed.plaintext(&server, proxies), phases))?;
     let made = measured.get("changes.made")?;
     let each = measured.get("phase.churn.received")? / made / proxies as f64;
     Ok(vec![
@@ -172,13 +142,8 @@ pub fn large_service(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let spec = json!({ "services": 10, "endpoints": 5, "namespaces": 1, "clients": proxies, "large": { "services": 1, "endpoints": 5_000 } });
     let bed = Bed::new(setting, spec)?;
     let server = bed.server(&[])?;
-    let measured = bed.load(json!({
-        "server": server.plaintext.to_string(),
-        "serverPid": server.process.pid(),
-        "mesh": bed.mesh(),
-        "proxies": proxies,
-        "phases": [{ CONNECT: {} }, { "hold": 2.0 }, flips(1.0, 10.0)],
-    }))?;
+    let phases = json!({ "phases": [{ CONNECT: {} }, { "hold": 2.0 }, flips(1.0, 10.0)] });
+    let measured = bed.load(merged(bed.plaintext(&server, proxies), phases))?;
     let made = measured.get("changes.made")?;
     let each = measured.get("phase.churn.received")? / made / proxies as f64;
     Ok(vec![
@@ -196,17 +161,9 @@ pub fn clusters(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         let spec = json!({ "services": 3_184, "endpoints": 2, "rules": 1.0, "clients": proxies });
         let bed = Bed::new(setting, spec)?;
         let server = bed.server(&[])?;
-        let measured = bed.load(json!({
-            "server": server.plaintext.to_string(),
-            "mesh": bed.mesh(),
-            "proxies": proxies,
-            "protocol": protocol,
-            "phases": [
-                { CONNECT: {} },
-                { "hold": 1.0 },
-                { "churn": { "configure": { "changes": 5, "seconds": 1.0 } } },
-            ],
-        }))?;
+        let configure = json!({ "churn": { "configure": { "changes": 5, "seconds": 1.0 } } });
+        let run = json!({ "protocol": protocol, "phases": [{ CONNECT: {} }, { "hold": 1.0 }, configure] });
+        let measured = bed.load(merged(bed.plaintext(&server, proxies), run))?;
         Ok(measured.get("phase.churn.received")? / measured.get("changes.made")? / proxies as f64)
     };
     Ok(vec![
@@ -221,17 +178,9 @@ pub fn churn(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(10_000);
     let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let what = followers(proxies, &names(&bed, 1_000, 10)?, 20);
+    let what = merged(bed.plaintext(&server, proxies), followers(&bed.assignments(1_000, 10)?, 20));
     let rate = json!({ "churn": { "rate": { "perSecond": 100.0, "seconds": seconds, "replace": 0.5 } } });
-    let measured = bed.load(merged(
-        what,
-        json!({
-            "server": server.plaintext.to_string(),
-            "serverPid": server.process.pid(),
-            "mesh": bed.mesh(),
-            "phases": [{ CONNECT: {} }, { "hold": 5.0 }, rate],
-        }),
-    ))?;
+    let measured = bed.load(merged(what, json!({ "phases": [{ CONNECT: {} }, { "hold": 5.0 }, rate] })))?;
     let minutes = format!("{:.0} min", seconds / 60.0);
     let (before, after) = (measured.get("phase.hold.server.rss")?, measured.get("phase.churn.server.rss")?);
     Ok(vec![
@@ -248,8 +197,8 @@ pub fn churn(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             "ms",
         )
         .target(Target::AtMost(50.0)),
-        Figure::new(scenario, "RSS at the end, beside that before", after / 1_048_576.0, "MiB")
-            .beside(before / 1_048_576.0)
+        Figure::new(scenario, "RSS at the end, beside that before", after / MIB, "MiB")
+            .beside(before / MIB)
             .target(Target::Floors(1.1)),
         Figure::new(
             scenario,
@@ -265,10 +214,4 @@ pub fn churn(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         )
         .target(Target::AtMost(0.0)),
     ])
-}
-
-/// Gives what is already on its way the time to arrive.
-pub fn settle(process: &Process) -> Result<f64> {
-    std::thread::sleep(Duration::from_secs(5));
-    Ok(process.usage()?.rss)
 }

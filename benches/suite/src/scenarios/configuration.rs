@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Setting;
 use crate::{
-    bed::Bed,
+    bed::{Bed, MIB, merged},
     report::{Figure, Target},
 };
 
@@ -16,20 +16,15 @@ pub fn scoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let bed = Bed::new(setting, spec)?;
     let server = bed.server(&[])?;
     let before = server.process.usage()?;
-    let measured = bed.load(json!({
-        "server": server.plaintext.to_string(),
-        "serverPid": server.process.pid(),
-        "mesh": bed.mesh(),
-        "proxies": proxies,
-        "phases": [{ "connect": {} }, { "hold": 2.0 }],
-    }))?;
+    let phases = json!({ "phases": [{ "connect": {} }, { "hold": 2.0 }] });
+    let measured = bed.load(merged(bed.plaintext(&server, proxies), phases))?;
     let bytes = measured.get("total.bytes")?;
-    let cpu = before.cpu.as_secs_f64() + measured.get("phase.connect.server.cpu")?;
+    let cpu = before.cpu().as_secs_f64() + measured.get("phase.connect.server.cpu")?;
     // Proxies with the same shape were found to have the same bytes.
     let distinct = measured.get("verify.shapes")?;
     Ok(vec![
         Figure::new(scenario, "server CPU, from its start", cpu, "s").target(Target::AtMost(2.0)),
-        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / 1_048_576.0, "MiB")
+        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / MIB, "MiB")
             .target(Target::AtMost(150.0)),
         Figure::new(scenario, "bytes to each proxy", bytes / proxies as f64, "B"),
         Figure::new(scenario, "bytes shared", (1.0 - distinct / proxies as f64) * 100.0, "%")
@@ -43,17 +38,9 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let proxies = setting.proxies(1_000);
     let bed = Bed::new(setting, json!({ "services": 1_000, "endpoints": 10, "clients": proxies }))?;
     let server = bed.server(&[])?;
-    let measured = bed.load(json!({
-        "server": server.plaintext.to_string(),
-        "serverPid": server.process.pid(),
-        "mesh": bed.mesh(),
-        "proxies": proxies,
-        "phases": [
-            { "connect": {} },
-            { "hold": 2.0 },
-            { "churn": { "rate": { "perSecond": 1.0, "seconds": 20.0, "replace": 0.0 } } },
-        ],
-    }))?;
+    let flips = json!({ "churn": { "rate": { "perSecond": 1.0, "seconds": 20.0, "replace": 0.0 } } });
+    let phases = json!({ "phases": [{ "connect": {} }, { "hold": 2.0 }, flips] });
+    let measured = bed.load(merged(bed.plaintext(&server, proxies), phases))?;
     drop(server);
     let bytes = measured.get("phase.connect.received")? / proxies as f64;
     let full = format!("{bytes:.0}");
@@ -88,7 +75,7 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         Figure::new(scenario, "bytes to each proxy", bytes, "B"),
         Figure::new(scenario, "all configured", measured.get("phase.connect.seconds")?, "s")
             .target(Target::AtMost(6.0)),
-        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / 1_048_576.0, "MiB")
+        Figure::new(scenario, "peak RSS", measured.get("server.peak")? / MIB, "MiB")
             .target(Target::AtMost(250.0)),
         Figure::new(
             scenario,

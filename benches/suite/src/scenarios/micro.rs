@@ -13,7 +13,6 @@ const TARGETS: &[(&str, Target)] = &[
     ("encode_eds/100", Target::AtMost(100.0 * 40.0)),
     ("encode_eds/1000", Target::AtMost(1_000.0 * 40.0)),
     ("encode_eds/10000", Target::AtMost(10_000.0 * 40.0)),
-    ("fanout", Target::Floors(1.3)),
     // 9,500 and 22,000 in a second of a core.
     ("svid_request/ecdsa", Target::AtMost(1e9 / 9_500.0)),
     ("svid_request/rsa2048", Target::Floors(1.02)),

@@ -83,6 +83,11 @@ pub const ALL: &[Scenario] = &[
     scenario("svid-rotation", "10,000 identities get new certificates over SDS", certificates::rotation),
     scenario("growth", "instructions of one change as the mesh grows", growth::run),
     scenario("encode", "one load assignment from the tables", micro::run),
+    scenario(
+        "event_to_bytes",
+        "an endpoint's flip through the pipeline into one session's bytes",
+        micro::run,
+    ),
     scenario("builders", "clusters, listeners and routes from the tables", micro::run),
     scenario("ingest", "endpoint slices from watch lines into the registry", micro::run),
     scenario("svid", "one certificate", micro::run),

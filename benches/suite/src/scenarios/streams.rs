@@ -1,12 +1,14 @@
 //! What streams cost while they do nothing, when they come all at once, and when they do not read.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Setting, changes::settle};
+use super::Setting;
 use crate::{
-    bed::{Bed, merged},
-    process::Ports,
+    bed::{Bed, MIB, merged},
+    process::{Ports, Process},
     report::{Figure, Target},
 };
 
@@ -19,19 +21,19 @@ pub fn memory(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let server = bed.server(&[])?;
     let what = json!({
         "proxies": proxies,
-        "ask": { "types": [], "subscribe": [format!("eds:@{}", names(&bed, 1_000)?)], "draw": 100 },
+        "ask": { "types": [], "subscribe": [bed.assignments(1_000, 1)?], "draw": 100 },
         "phases": [{ "connect": {} }, { "hold": 5.0 }, "disconnect"],
     });
     let reach = merged(bed.over_tls(&server, NAMESPACE)?, json!({ "serverPid": server.process.pid() }));
-    let idle = server.process.usage()?.rss;
+    let idle = resident(&server.process)?;
     let measured = bed.load(merged(what.clone(), reach))?;
-    let connected = measured.get("phase.hold.server.rss")? / 1_024.0;
-    let after = settle(&server.process)?;
+    let connected = measured.get("phase.hold.server.rss")? / MIB;
+    let after = settled(&server.process)?;
     drop(server);
 
     let root = bed.path("floor.pem");
     let (floor, address) = bed.floor(&["--tls-root", &root.to_string_lossy()])?;
-    let floor_idle = floor.usage()?.rss;
+    let floor_idle = resident(&floor)?;
     let over_floor = bed.load(merged(
         what,
         json!({
@@ -42,21 +44,26 @@ pub fn memory(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             "verify": { "shapes": false, "witnesses": 0, "truth": false },
         }),
     ))?;
-    let floor = (over_floor.get("phase.hold.server.rss")? / 1_024.0 - floor_idle) / proxies as f64;
-    let each = (connected - idle) / proxies as f64;
+    let each = |connected: f64, idle: f64| (connected - idle) * 1_024.0 / proxies as f64;
+    let floor = each(over_floor.get("phase.hold.server.rss")? / MIB, floor_idle);
+    let each = each(connected, idle);
     Ok(vec![
         Figure::new(scenario, "RSS per stream", each, "KiB").beside(floor).target(Target::AtMost(40.0)),
-        Figure::new(scenario, "RSS 5 s after all left, beside that before they came", after / 1_024.0, "MiB")
-            .beside(idle / 1_024.0)
+        Figure::new(scenario, "RSS 5 s after all left, beside that before they came", after, "MiB")
+            .beside(idle)
             .target(Target::Floors(1.1)),
     ])
 }
 
-fn names(bed: &Bed, services: usize) -> Result<String> {
-    let path = bed.path("names");
-    let name = |i: usize| format!("outbound|80||service-{i}.{NAMESPACE}.svc.cluster.local\n");
-    std::fs::write(&path, (0..services).map(name).collect::<String>())?;
-    Ok(path.display().to_string())
+/// Resident memory when what was on its way has arrived, in MiB.
+fn settled(process: &Process) -> Result<f64> {
+    std::thread::sleep(Duration::from_secs(5));
+    resident(process)
+}
+
+/// Resident memory, in MiB.
+fn resident(process: &Process) -> Result<f64> {
+    Ok(process.usage()?.rss as f64 / MIB)
 }
 
 /// Everybody comes back at once, with what they have.
@@ -66,7 +73,7 @@ pub fn restart(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let server = bed.supervised(Ports::free()?, &[])?;
     let what = json!({
         "proxies": proxies,
-        "ask": { "types": [], "subscribe": [format!("eds:@{}", names(&bed, 1_000)?)], "draw": 100 },
+        "ask": { "types": [], "subscribe": [bed.assignments(1_000, 1)?], "draw": 100 },
         "phases": [
             { "connect": {} },
             { "hold": 5.0 },
@@ -74,15 +81,13 @@ pub fn restart(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             { "hold": 5.0 },
         ],
     });
-    let steady = std::cell::Cell::new(0.0);
     let measured = bed.load(merged(bed.over_tls(&server, NAMESPACE)?, what))?;
     let after = server.current_usage()?;
-    steady.set(after.rss);
     Ok(vec![
         Figure::new(scenario, "killed to all configured", measured.get("phase.command.seconds")?, "s")
             .target(Target::AtMost(7.0)),
-        Figure::new(scenario, "peak RSS, beside that when settled", after.peak_rss / 1_024.0, "MiB")
-            .beside(steady.get() / 1_024.0)
+        Figure::new(scenario, "peak RSS, beside that when settled", after.peak as f64 / MIB, "MiB")
+            .beside(after.rss as f64 / MIB)
             .target(Target::Floors(1.5)),
         Figure::new(
             scenario,
@@ -100,21 +105,12 @@ pub fn slow_readers(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let bed = Bed::new(setting, json!({ "services": 100, "endpoints": 10, "clients": proxies }))?;
     let run = |stopped: usize| -> Result<(f64, f64, f64)> {
         let server = bed.server(&[])?;
-        let measured = bed.load(json!({
-            "server": server.plaintext.to_string(),
-            "serverPid": server.process.pid(),
-            "mesh": bed.mesh(),
-            "proxies": proxies,
-            "stopReading": stopped,
-            "phases": [
-                { "connect": {} },
-                { "hold": 2.0 },
-                { "churn": { "rate": { "perSecond": 10.0, "seconds": 30.0, "replace": 0.5 } } },
-            ],
-        }))?;
+        let rate = json!({ "churn": { "rate": { "perSecond": 10.0, "seconds": 30.0, "replace": 0.5 } } });
+        let run = json!({ "stopReading": stopped, "phases": [{ "connect": {} }, { "hold": 2.0 }, rate] });
+        let measured = bed.load(merged(bed.plaintext(&server, proxies), run))?;
         let (before, after) =
             (measured.get("phase.hold.server.rss")?, measured.get("phase.churn.server.rss")?);
-        Ok((measured.get("change.eds.p99")? * 1e3, before / 1_048_576.0, after / 1_048_576.0))
+        Ok((measured.get("change.eds.p99")? * 1e3, before / MIB, after / MIB))
     };
     // As many that read, without the others: a server with twice as many readers is slower for that reason alone.
     let (alone, ..) = run(0)?;
