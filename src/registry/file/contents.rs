@@ -27,6 +27,14 @@ pub struct Contents {
     /// The keys of `sent` by file: of all that is in force, a change of a file concerns what came from it.
     sent_from: HashMap<PathBuf, BTreeSet<ObjectKey>>,
     affected: BTreeSet<ObjectKey>,
+    /// How many of `sent` are of each kind.
+    kinds: BTreeMap<Kind, usize>,
+    /// How many documents of other kinds there are.
+    not_read: BTreeMap<String, usize>,
+    /// Files with something to say about them.
+    noted: BTreeSet<PathBuf>,
+    /// Objects that several files define.
+    repeated: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +62,16 @@ impl Contents {
         let before = self.files.remove(path).unwrap_or_default();
         self.unlink(path, &before);
         for key in parsed.objects.keys() {
-            self.defined_in.entry(key.clone()).or_default().insert(path.to_owned());
+            let files = self.defined_in.entry(key.clone()).or_default();
+            if files.insert(path.to_owned()) && files.len() == 2 {
+                self.repeated.insert(key.clone());
+            }
+        }
+        for (kind, n) in &parsed.not_read {
+            *self.not_read.entry(kind.clone()).or_default() += n;
+        }
+        if !parsed.notes.is_empty() {
+            self.noted.insert(path.to_owned());
         }
         for key in &parsed.broken {
             self.broken_in.entry(key.clone()).or_default().insert(path.to_owned());
@@ -71,6 +88,10 @@ impl Contents {
     }
 
     fn unlink(&mut self, path: &Path, before: &File) {
+        self.noted.remove(path);
+        for (kind, n) in &before.parsed.not_read {
+            lower(&mut self.not_read, kind, *n);
+        }
         for (index, keys) in [
             (&mut self.defined_in, &mut before.parsed.objects.keys() as &mut dyn Iterator<Item = &ObjectKey>),
             (&mut self.broken_in, &mut before.parsed.broken.iter()),
@@ -83,6 +104,11 @@ impl Contents {
                     }
                 }
                 self.affected.insert(key.clone());
+            }
+        }
+        for key in before.parsed.objects.keys() {
+            if self.defined_in.get(key).is_none_or(|files| files.len() < 2) {
+                self.repeated.remove(key);
             }
         }
         if before.may_hold_more() {
@@ -99,6 +125,9 @@ impl Contents {
                     let sent = Sent { object: definition.object.clone(), file: file.to_owned() };
                     let before = self.sent.insert(key.clone(), sent);
                     self.note_file(&key, before.as_ref());
+                    if before.is_none() {
+                        *self.kinds.entry(key.kind).or_default() += 1;
+                    }
                     if before.is_none_or(|b| b.object != self.sent[&key].object) {
                         changes.push(Change::Upsert(key.clone(), self.sent[&key].object.clone()));
                     }
@@ -107,6 +136,7 @@ impl Contents {
                 None => {
                     if let Some(before) = self.sent.remove(&key) {
                         self.note_file(&key, Some(&before));
+                        lower(&mut self.kinds, &key.kind, 1);
                         changes.push(Change::Remove(key));
                     }
                 }
@@ -167,24 +197,17 @@ impl Contents {
 
     /// Objects in force by kind, and documents of other kinds.
     pub fn counts(&self) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
-        let (mut kinds, mut not_read) = (BTreeMap::<Kind, usize>::new(), BTreeMap::new());
-        for key in self.sent.keys() {
-            *kinds.entry(key.kind).or_default() += 1;
-        }
-        let objects = kinds.into_iter().map(|(kind, n)| (format!("{kind:?}"), n)).collect();
-        for (kind, n) in self.files.values().flat_map(|f| &f.parsed.not_read) {
-            *not_read.entry(kind.clone()).or_default() += n;
-        }
-        (objects, not_read)
+        let objects = self.kinds.iter().map(|(kind, n)| (format!("{kind:?}"), *n)).collect();
+        (objects, self.not_read.clone())
     }
 
     /// What is wrong, by file and line.
     pub fn problems(&self, cluster: &Arc<str>, root: &Path) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for (path, file) in &self.files {
+        for (path, file) in self.noted.iter().filter_map(|path| self.files.get_key_value(path)) {
             problems.extend(file.parsed.notes.iter().map(|note| problem(cluster, root, path, note)));
         }
-        for (key, paths) in self.defined_in.iter().filter(|(_, paths)| paths.len() > 1) {
+        for (key, paths) in self.repeated.iter().filter_map(|key| self.defined_in.get_key_value(key)) {
             problems
                 .extend(self.conflicts(key, paths).map(|(path, note)| problem(cluster, root, path, &note)));
         }
@@ -212,6 +235,16 @@ impl Contents {
             let key = Some(key.clone());
             Some((path.as_path(), Note { line: definition.line, key, severity: Severity::Error, finding }))
         })
+    }
+}
+
+/// Counts down; what is at nothing is left out.
+fn lower<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K, by: usize) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(by);
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 

@@ -135,8 +135,11 @@ pub fn is_manifest(name: &OsStr) -> bool {
 
 /// Reads a file, up to one byte more than is allowed, so that the parser sees that it is too large.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    let file = fs::File::open(path)?;
+    let size = file.metadata()?.len().min(MAX_BYTES) as usize;
+    // One byte more, to see the end at the first reading.
+    let mut bytes = Vec::with_capacity(size + 1);
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

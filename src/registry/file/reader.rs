@@ -137,7 +137,7 @@ impl Reader {
     }
 
     /// Says in the status what there is and what is wrong. [`Self::look`] has done so; after [`Self::look_at`] it can wait until
-    /// the changes are on their way, because it takes a look at all that is known.
+    /// the changes are on their way, because words for people take longer than the changes.
     pub fn tell(&self) {
         let (objects, not_read) = self.contents.counts();
         self.status.set_counts(objects, not_read);

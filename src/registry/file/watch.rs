@@ -49,7 +49,19 @@ pub struct Gatherer {
 
 /// Watches a directory for as long as the returned watcher lives.
 pub fn watch(root: &Path, signals: Sender<Signal>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event| {
+    // Events name files by absolute paths, however the directory was named.
+    let named = root.to_owned();
+    let absolute = std::path::absolute(root).unwrap_or_else(|_| named.clone());
+    let rename = move |path: &mut PathBuf| {
+        if let Ok(below) = path.strip_prefix(&absolute) {
+            *path = named.join(below);
+        }
+    };
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let event = event.map(|mut event| {
+            event.paths.iter_mut().for_each(&rename);
+            event
+        });
         // Nobody listens any more when the source has ended.
         let _ = signals.send(Signal::Event(event));
     })?;
