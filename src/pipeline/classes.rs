@@ -1,4 +1,4 @@
-//! Classes of proxies: streams whose proxies have equal views share one channel of snapshots.
+//! Classes of proxies: streams whose proxies have equal views share one feed of snapshots.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -6,13 +6,11 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::watch;
-
 use super::{Layers, Totals, layers::LayerId, units::layers_of};
 use crate::{
     index::{Index, delta::AffectedProxies},
     model::node::Proxy,
-    snapshot::{ClassReceiver, ResourceType, Resources, Snapshot, StreamId},
+    snapshot::{Feed, Follower, ResourceType, Resources, Snapshot, StreamId, Tether},
     view::{ProxyViews, derive},
 };
 
@@ -35,16 +33,14 @@ pub struct Classes {
 struct Class {
     views: ProxyViews,
     layers: Vec<(ResourceType, LayerId)>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    streams: usize,
+    feed: Feed,
 }
 
 #[derive(Debug)]
 struct Stream {
     proxy: Arc<Proxy>,
     class: ClassId,
-    /// Tells the stream that it belongs to another class now.
-    moves: watch::Sender<ClassReceiver>,
+    tether: Tether,
 }
 
 impl Classes {
@@ -56,12 +52,12 @@ impl Classes {
         index: &Index,
         layers: &mut Layers,
         totals: &mut Totals,
-    ) -> watch::Receiver<ClassReceiver> {
-        let class = self.join(derive(index, &proxy), index, layers, totals);
-        let (moves, receiver) = watch::channel(self.receiver(class));
+    ) -> Follower {
+        let class = self.class(derive(index, &proxy), index, layers, totals);
+        let (tether, follower) = self.feed(class).attach(id);
         self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(id);
-        self.streams.insert(id, Stream { proxy, class, moves });
-        receiver
+        self.streams.insert(id, Stream { proxy, class, tether });
+        follower
     }
 
     /// It has gone.
@@ -73,7 +69,7 @@ impl Classes {
                 self.by_namespace.remove(&stream.proxy.namespace);
             }
         }
-        self.leave(stream.class, layers);
+        self.leave(id, stream.class, layers);
     }
 
     /// Gives these classes a snapshot of what their layers hold now.
@@ -83,8 +79,8 @@ impl Classes {
         }
         self.epoch += 1;
         for id in touched {
-            if let Some(class) = self.classes.get(id) {
-                class.snapshots.send_replace(Arc::new(snapshot(&class.layers, layers, self.epoch, event)));
+            if let Some(class) = self.classes.get_mut(id) {
+                class.feed.publish(snapshot(&class.layers, layers, self.epoch, event));
             }
         }
     }
@@ -104,13 +100,12 @@ impl Classes {
             if self.classes.get(&old).is_some_and(|class| class.views == views) {
                 continue;
             }
-            let new = self.join(views, index, layers, totals);
-            let receiver = self.receiver(new);
-            if let Some(stream) = self.streams.get_mut(&id) {
+            let new = self.class(views, index, layers, totals);
+            if let (Some(stream), Some(class)) = (self.streams.get_mut(&id), self.classes.get_mut(&new)) {
                 stream.class = new;
-                stream.moves.send_replace(receiver);
+                class.feed.take_over(id, &stream.tether);
             }
-            self.leave(old, layers);
+            self.leave(id, old, layers);
         }
     }
 
@@ -128,7 +123,7 @@ impl Classes {
     pub fn proxies(&self) -> impl Iterator<Item = (StreamId, &Arc<Proxy>, &ProxyViews, Arc<Snapshot>)> {
         self.streams.iter().filter_map(|(id, stream)| {
             let class = self.classes.get(&stream.class)?;
-            Some((*id, &stream.proxy, &class.views, class.snapshots.borrow().clone()))
+            Some((*id, &stream.proxy, &class.views, class.feed.newest()))
         })
     }
 
@@ -146,33 +141,32 @@ impl Classes {
         found.into_iter().collect()
     }
 
-    fn join(
+    /// The class of these views, which is made if there is none; to be followed by somebody.
+    fn class(
         &mut self,
         views: ProxyViews,
         index: &Index,
         layers: &mut Layers,
         totals: &mut Totals,
     ) -> ClassId {
-        if let Some(id) = self.by_views.get(&views).copied()
-            && let Some(class) = self.classes.get_mut(&id)
-        {
-            class.streams += 1;
-            return id;
+        if let Some(id) = self.by_views.get(&views) {
+            return *id;
         }
         let id = ClassId(self.next);
         self.next += 1;
         let keys = layers_of(&views).into_iter();
         let joined: Vec<_> = keys.map(|key| (key.kind(), layers.join(&key, id, index, totals))).collect();
-        let (snapshots, _) = watch::channel(Arc::new(snapshot(&joined, layers, self.epoch, Instant::now())));
+        let feed = Feed::new(snapshot(&joined, layers, self.epoch, Instant::now()));
         self.by_views.insert(views.clone(), id);
-        self.classes.insert(id, Class { views, layers: joined, snapshots, streams: 1 });
+        self.classes.insert(id, Class { views, layers: joined, feed });
         id
     }
 
-    fn leave(&mut self, id: ClassId, layers: &mut Layers) {
+    /// A stream leaves a class, which ends with its last one.
+    fn leave(&mut self, stream: StreamId, id: ClassId, layers: &mut Layers) {
         let Some(class) = self.classes.get_mut(&id) else { return };
-        class.streams -= 1;
-        if class.streams == 0
+        class.feed.leave(stream);
+        if class.feed.is_empty()
             && let Some(class) = self.classes.remove(&id)
         {
             self.by_views.remove(&class.views);
@@ -182,9 +176,8 @@ impl Classes {
         }
     }
 
-    fn receiver(&self, id: ClassId) -> ClassReceiver {
-        let class = self.classes.get(&id).expect("a class that was just joined exists");
-        class.snapshots.subscribe()
+    fn feed(&mut self, id: ClassId) -> &mut Feed {
+        &mut self.classes.get_mut(&id).expect("a class that was just made exists").feed
     }
 }
 

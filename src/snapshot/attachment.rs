@@ -7,9 +7,9 @@ use std::sync::{
 };
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{ResourceType, Snapshot, Version};
+use super::{Follower, ResourceType, Version};
 use crate::model::node::Proxy;
 
 /// One stream, for the life of the process.
@@ -21,7 +21,7 @@ pub struct StreamId(pub u64);
 pub enum Command {
     /// A proxy is there; the answer follows its class, also when that changes later (a pod that becomes known, a
     /// policy that makes its locality matter).
-    Attach(StreamId, Arc<Proxy>, oneshot::Sender<watch::Receiver<ClassReceiver>>),
+    Attach(StreamId, Arc<Proxy>, oneshot::Sender<Follower>),
     /// It is gone.
     Detach(StreamId),
     /// It refused something.
@@ -40,9 +40,6 @@ pub struct Nack {
     /// Envoy's reason.
     pub reason: Arc<str>,
 }
-
-/// Snapshots of one class of proxies.
-pub type ClassReceiver = watch::Receiver<Arc<Snapshot>>;
 
 /// The pipeline is gone: the process is ending.
 #[derive(Debug, Error)]
@@ -70,8 +67,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Attachment {
     id: StreamId,
-    class: watch::Receiver<ClassReceiver>,
-    snapshots: ClassReceiver,
+    snapshots: Follower,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -92,9 +88,8 @@ impl Attacher {
         let id = StreamId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command::Attach(id, proxy, answer)).map_err(|_| Closed)?;
-        let mut class = answered.await.map_err(|_| Closed)?;
-        let snapshots = class.borrow_and_update().clone();
-        Ok(Attachment { id, class, snapshots, commands: self.commands.clone() })
+        let snapshots = answered.await.map_err(|_| Closed)?;
+        Ok(Attachment { id, snapshots, commands: self.commands.clone() })
     }
 }
 
@@ -106,32 +101,9 @@ impl Attachment {
         self.id
     }
 
-    /// The newest snapshot, marked as seen.
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
-        if self.class.has_changed().unwrap_or(false) {
-            self.snapshots = self.class.borrow_and_update().clone();
-        }
-        self.snapshots.borrow_and_update().clone()
-    }
-
-    /// Waits until [`Self::snapshot`] would give another one. May be dropped and called again.
-    pub async fn changed(&mut self) -> Result<(), Closed> {
-        tokio::select! {
-            moved = self.class.changed() => {
-                moved.map_err(|_| Closed)?;
-                self.snapshots = self.class.borrow_and_update().clone();
-                Ok(())
-            }
-            changed = self.snapshots.changed() => match changed {
-                Ok(()) => Ok(()),
-                // The old class ended because all its proxies moved; the new one arrives next.
-                Err(_) => {
-                    self.class.changed().await.map_err(|_| Closed)?;
-                    self.snapshots = self.class.borrow_and_update().clone();
-                    Ok(())
-                }
-            },
-        }
+    /// The snapshots of its proxy's class.
+    pub fn snapshots(&self) -> &Follower {
+        &self.snapshots
     }
 
     /// Reports a refused resource.

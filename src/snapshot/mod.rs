@@ -1,15 +1,17 @@
 //! What is published: resources that were encoded once, in persistent maps that share all that did not change.
 //!
 //! ```text
-//! pipeline -- commit --> watch<Snapshot> (one per class of proxies) --> streams: diff(sent, current)
+//! pipeline -- commit --> Feed (one per class of proxies) --> streams that see the change: diff(sent, current)
 //! ```
 
 mod attachment;
 mod encoded;
+mod feed;
 mod resources;
 
-pub use attachment::{Attacher, Attachment, ClassReceiver, Closed, Command, Nack, StreamId};
+pub use attachment::{Attacher, Attachment, Closed, Command, Nack, StreamId};
 pub use encoded::{Encoded, Version};
+pub use feed::{Feed, Follower, Tether};
 pub use resources::{Difference, ResourceSet, Resources};
 
 use std::time::Instant;

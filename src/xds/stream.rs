@@ -25,7 +25,7 @@ use super::{
 use crate::{
     grpc::{Messages, Outlet},
     model::node::Proxy,
-    snapshot::{Attachment, Nack, Snapshot},
+    snapshot::{Attachment, Nack, ResourceType, Snapshot},
 };
 
 /// Istio's agent reports its workload's health this way; it expects no answer.
@@ -128,7 +128,8 @@ async fn serve<W: Wire>(
                 out.send(Payload::new(W::PROTOCOL, frame)).await;
             },
             changed = snapshot_changed(attachment) => {
-                stream.take_snapshot(changed.map_err(|closed| Status::unavailable(closed.to_string()))?);
+                changed.map_err(|closed| Status::unavailable(closed.to_string()))?;
+                stream.take_snapshot();
             }
             () = secrets.changed() => stream.take_secrets(),
             () = until(deadline) => stream.dirty = true,
@@ -196,12 +197,12 @@ impl<W: Wire> Stream<W> {
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
             Scope::Aggregated => {
                 let proxy = admit(&context, W::node(first), W::PROTOCOL, &proven)?;
-                let mut attachment = context
+                let attachment = context
                     .attacher
                     .attach(proxy.clone())
                     .await
                     .map_err(|closed| Status::unavailable(closed.to_string()))?;
-                let snapshot = attachment.snapshot();
+                let snapshot = attachment.snapshots().newest();
                 let (identity, streams) = (proven.identity.clone(), &context.streams);
                 let connected = streams.connect(proxy, peer.address, identity, W::PROTOCOL, snapshot.clone());
                 (Some(attachment), Some(connected), snapshot)
@@ -258,7 +259,10 @@ impl<W: Wire> Stream<W> {
         }
         let subscription = &self.session.watch(kind).subscription;
         let (names, wildcard) = (subscription.names.len(), subscription.wildcard);
-        self.unshared |= W::resubscribes(request);
+        if W::resubscribes(request) {
+            self.unshared = true;
+            self.follow(kind);
+        }
         self.update(kind, |status| (status.names, status.wildcard) = (names, wildcard));
         self.dirty = true;
         Ok(())
@@ -320,12 +324,26 @@ impl<W: Wire> Stream<W> {
         }
     }
 
-    fn take_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+    fn take_snapshot(&mut self) {
+        let Some(attachment) = &self.attachment else { return };
+        let snapshot = attachment.snapshots().newest();
         if let Some(connected) = &self.connected {
             connected.status.saw(snapshot.clone());
         }
         self.session.snapshot(snapshot);
         self.dirty = true;
+    }
+
+    /// Says what the stream wants to be woken for, and answers from a snapshot that is not older than that.
+    fn follow(&mut self, kind: Kind) {
+        let Some(attachment) = &self.attachment else { return };
+        if kind == Kind::Snapshot(ResourceType::Endpoint) {
+            let subscription = &self.session.watch(kind).subscription;
+            attachment
+                .snapshots()
+                .follow(subscription.wildcard, subscription.names.iter().map(|name| &**name));
+        }
+        self.take_snapshot();
     }
 
     fn take_secrets(&mut self) {
@@ -403,11 +421,9 @@ fn admit(
     Ok(Arc::new(proxy))
 }
 
-async fn snapshot_changed(
-    attachment: &mut Option<Attachment>,
-) -> Result<Arc<Snapshot>, crate::snapshot::Closed> {
+async fn snapshot_changed(attachment: &Option<Attachment>) -> Result<(), crate::snapshot::Closed> {
     match attachment {
-        Some(attachment) => attachment.changed().await.map(|()| attachment.snapshot()),
+        Some(attachment) => attachment.snapshots().changed().await,
         None => pending().await,
     }
 }

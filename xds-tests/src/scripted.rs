@@ -15,7 +15,8 @@ use landbridge::{
     authn,
     model::identity::{Spiffe, SpiffeError},
     snapshot::{
-        Attacher, Command, Encoded, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId, Version,
+        Attacher, Command, Encoded, Feed, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId,
+        Tether, Version,
     },
     xds::{
         Access, Authenticate, Kind, Peer, SharedNames,
@@ -36,6 +37,7 @@ use landbridge_proto::envoy::{
     },
     extensions::transport_sockets::tls,
 };
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -54,10 +56,15 @@ pub struct Server {
     pub done: JoinHandle<()>,
     /// Its metrics.
     pub metrics: prometheus_client::registry::Registry,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    class: watch::Sender<landbridge::snapshot::ClassReceiver>,
+    class: Arc<Mutex<Class>>,
     nacks: watch::Receiver<Vec<(StreamId, Nack)>>,
     epoch: AtomicU64,
+}
+
+/// The class of all streams.
+struct Class {
+    feed: Feed,
+    streams: BTreeMap<StreamId, Tether>,
 }
 
 /// How to start it.
@@ -76,17 +83,24 @@ pub struct Options {
 impl Server {
     /// Starts on a free port of 127.0.0.1, with nothing published.
     pub async fn start(options: Options) -> Self {
-        let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::empty()));
-        let (class, classes) = watch::channel(receiver);
+        let class = Class { feed: Feed::new(Snapshot::empty()), streams: BTreeMap::new() };
+        let class = Arc::new(Mutex::new(class));
+        let classes = class.clone();
         let (noted, nacks) = watch::channel(Vec::new());
         let (attacher, mut commands) = Attacher::new();
         tokio::spawn(async move {
             while let Some(command) = commands.recv().await {
+                let mut class = classes.lock();
                 match command {
-                    Command::Attach(_, _, answer) => {
-                        let _ = answer.send(classes.clone());
+                    Command::Attach(id, _, answer) => {
+                        let (tether, follower) = class.feed.attach(id);
+                        class.streams.insert(id, tether);
+                        let _ = answer.send(follower);
                     }
-                    Command::Detach(_) => {}
+                    Command::Detach(id) => {
+                        class.feed.leave(id);
+                        class.streams.remove(&id);
+                    }
                     Command::Nack(id, nack) => noted.send_modify(|all| all.push((id, nack))),
                 }
             }
@@ -121,7 +135,6 @@ impl Server {
             shutdown,
             done: tokio::spawn(serving),
             metrics,
-            snapshots,
             class,
             nacks,
             epoch: AtomicU64::new(0),
@@ -158,18 +171,21 @@ impl Server {
             virtual_hosts: set(ResourceType::VirtualHost, hosts),
             ..Snapshot::empty()
         };
-        self.snapshots.send_replace(Arc::new(snapshot));
+        let feed = &mut self.class.lock().feed;
+        feed.publish(snapshot);
+        // Tests wait until all saw it, and not those alone that have to.
+        feed.refresh(usize::MAX);
         epoch
     }
 
     /// Moves all streams to another class, as when a proxy's pod becomes known.
-    pub fn move_class(&mut self, clusters: &str) {
+    pub fn move_class(&self, clusters: &str) {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let clusters = set(ResourceType::Cluster, clusters);
-        let (sender, receiver) = watch::channel(Arc::new(Snapshot { epoch, clusters, ..Snapshot::empty() }));
-        self.class.send_replace(receiver);
-        // The old class ends.
-        self.snapshots = sender;
+        let mut feed = Feed::new(Snapshot { epoch, clusters, ..Snapshot::empty() });
+        let class = &mut *self.class.lock();
+        class.streams.iter().for_each(|(id, stream)| feed.take_over(*id, stream));
+        class.feed = feed;
     }
 
     /// What streams reported as refused, when there are `count` reports.

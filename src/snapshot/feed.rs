@@ -1,0 +1,344 @@
+//! How a class's snapshots reach its streams. A new one wakes the streams that see something of what changed; the others
+//! take it when they are asked for something, or when it is their turn.
+//!
+//! ```text
+//! pipeline: Feed::publish -- store the snapshot, then look at interests --> wake
+//! stream:   Follower::follow -- note the interest, then load the snapshot       (one of the two sees the other)
+//! ```
+//!
+//! Without this, one endpoint of one service would wake every proxy of its class, of which most may not use it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+    task::Poll,
+};
+
+use arc_swap::ArcSwap;
+use futures::task::AtomicWaker;
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Closed, Difference, ResourceType, Snapshot, StreamId};
+
+/// Of those that need not be woken, one in so many is all the same: nobody holds on to more than so many old snapshots.
+const TURNS: usize = 64;
+
+/// Above so many changed assignments everybody is taken to see one of them.
+const MANY_CHANGES: usize = 64;
+
+/// Words of the filter of assignments that a stream follows.
+const WORDS: usize = 16;
+
+/// A stream that follows more assignments than this is woken for all of them: with two of the filter's 1,024 bits for each
+/// name, a third of the bits would be set.
+const MANY_NAMES: usize = 200;
+
+/// The pipeline's end: a class's newest snapshot, and who follows it.
+#[derive(Debug)]
+pub struct Feed {
+    newest: Newest,
+    followers: IndexMap<StreamId, Arc<Link>>,
+    turn: usize,
+}
+
+type Newest = Arc<ArcSwap<Snapshot>>;
+
+/// The stream's end.
+#[derive(Debug)]
+pub struct Follower(Arc<Link>);
+
+/// The pipeline's hold on a stream, which outlives its places in feeds. When it is dropped, the stream is told to end.
+#[derive(Debug)]
+pub struct Tether(Arc<Link>);
+
+#[derive(Debug)]
+struct Link {
+    feed: Mutex<Newest>,
+    news: AtomicBool,
+    closed: AtomicBool,
+    stream: AtomicWaker,
+    /// A Bloom filter over the names of the load assignments that the stream follows.
+    assignments: [AtomicU64; WORDS],
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// Begins with this snapshot and nobody.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { newest: Arc::new(ArcSwap::from_pointee(snapshot)), followers: IndexMap::new(), turn: 0 }
+    }
+
+    /// The newest snapshot.
+    pub fn newest(&self) -> Arc<Snapshot> {
+        self.newest.load_full()
+    }
+
+    /// How many streams follow.
+    pub fn len(&self) -> usize {
+        self.followers.len()
+    }
+
+    /// Whether nobody follows.
+    pub fn is_empty(&self) -> bool {
+        self.followers.is_empty()
+    }
+
+    /// Another stream: the pipeline's hold on it, and the stream's end.
+    pub fn attach(&mut self, id: StreamId) -> (Tether, Follower) {
+        let link = Arc::new(Link {
+            feed: Mutex::new(self.newest.clone()),
+            news: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            stream: AtomicWaker::new(),
+            assignments: [const { AtomicU64::new(0) }; WORDS],
+        });
+        self.followers.insert(id, link.clone());
+        (Tether(link.clone()), Follower(link))
+    }
+
+    /// A stream that followed another feed follows this one.
+    pub fn take_over(&mut self, id: StreamId, stream: &Tether) {
+        *stream.0.feed.lock() = self.newest.clone();
+        self.followers.insert(id, stream.0.clone());
+        stream.0.tell();
+    }
+
+    /// A stream does not follow any more.
+    pub fn leave(&mut self, id: StreamId) {
+        self.followers.swap_remove(&id);
+    }
+
+    /// A newer snapshot.
+    pub fn publish(&mut self, snapshot: Snapshot) {
+        let snapshot = Arc::new(snapshot);
+        let before = self.newest.swap(snapshot.clone());
+        let changed = Changed::between(&before, &snapshot);
+        // Pairs with the one in `Follower::follow`.
+        fence(Ordering::SeqCst);
+        self.followers.values().filter(|link| changed.concerns(link)).for_each(|link| link.tell());
+        self.refresh(self.followers.len() / TURNS + 1);
+    }
+
+    /// Wakes the next so many, whatever they see.
+    pub fn refresh(&mut self, at_most: usize) {
+        for _ in 0..at_most.min(self.followers.len()) {
+            self.turn = (self.turn + 1) % self.followers.len();
+            self.followers[self.turn].tell();
+        }
+    }
+}
+
+/// What is different in a snapshot, as far as streams' interests tell them apart.
+enum Changed {
+    /// Something that everybody may see.
+    Anything,
+    /// The load assignments whose names have these bits.
+    Assignments(Vec<[usize; 2]>),
+}
+
+impl Changed {
+    fn between(before: &Snapshot, after: &Snapshot) -> Self {
+        let other = |kind: &ResourceType| *kind != ResourceType::Endpoint;
+        let same = |kind: ResourceType| after.get(kind).is_same(before.get(kind));
+        if !ResourceType::ALL.into_iter().filter(other).all(same) {
+            return Self::Anything;
+        }
+        let differences = after.endpoints.diff(&before.endpoints);
+        if differences.len() > MANY_CHANGES {
+            return Self::Anything;
+        }
+        let bits = differences.iter().map(|difference| match difference {
+            Difference::Changed(resource) => bits(&resource.name),
+            Difference::Removed(name) => bits(name),
+        });
+        Self::Assignments(bits.collect())
+    }
+
+    fn concerns(&self, link: &Link) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Assignments(all) => all.iter().any(|bits| link.follows(*bits)),
+        }
+    }
+}
+
+/// The bits of a name in a filter.
+fn bits(name: &str) -> [usize; 2] {
+    let hash = xxh3_64(name.as_bytes());
+    [hash, hash >> 32].map(|half| half as usize % (WORDS * 64))
+}
+
+// === impl Link ===
+
+impl Link {
+    fn tell(&self) {
+        self.news.store(true, Ordering::SeqCst);
+        self.stream.wake();
+    }
+
+    fn follows(&self, bits: [usize; 2]) -> bool {
+        bits.iter().all(|bit| self.assignments[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
+    }
+}
+
+impl Drop for Tether {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.stream.wake();
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// The load assignments that the stream follows from now on; to be called before [`Self::newest`] gives the snapshot from
+    /// which they are answered. Costs time for each name, up to a bound.
+    pub fn follow<'a>(&self, everything: bool, names: impl ExactSizeIterator<Item = &'a str>) {
+        let mut words = [if everything || names.len() > MANY_NAMES { u64::MAX } else { 0 }; WORDS];
+        if words[0] == 0 {
+            for bit in names.flat_map(bits) {
+                words[bit / 64] |= 1 << (bit % 64);
+            }
+        }
+        for (word, value) in self.0.assignments.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// The newest snapshot, marked as seen.
+    pub fn newest(&self) -> Arc<Snapshot> {
+        self.0.news.store(false, Ordering::SeqCst);
+        let feed = self.0.feed.lock().clone();
+        feed.load_full()
+    }
+
+    /// Waits until the newest snapshot should be taken. May be dropped and called again.
+    pub fn changed(&self) -> impl Future<Output = Result<(), Closed>> + Unpin {
+        std::future::poll_fn(|context| {
+            self.0.stream.register(context.waker());
+            if self.0.news.load(Ordering::SeqCst) {
+                return Poll::Ready(Ok(()));
+            }
+            match self.0.closed.load(Ordering::SeqCst) {
+                true => Poll::Ready(Err(Closed)),
+                false => Poll::Pending,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::snapshot::{Encoded, Resources};
+
+    fn encoded(name: &str, content: &str) -> (Arc<str>, Arc<Encoded>) {
+        let name: Arc<str> = name.into();
+        let resource = Encoded::new(name.clone(), "t", content.as_bytes(), None, Arc::new([]));
+        (name, Arc::new(resource))
+    }
+
+    fn resources(words: &str) -> Resources {
+        let split = |word: &str| word.split_once('=').map(|(name, content)| encoded(name, content));
+        Resources::new(vec![words.split(' ').filter_map(split).collect()])
+    }
+
+    fn snapshot(epoch: u64, endpoints: &str) -> Snapshot {
+        Snapshot { epoch, endpoints: resources(endpoints), ..Snapshot::empty() }
+    }
+
+    fn is_told(follower: &Follower) -> bool {
+        let told = follower.changed().now_or_never().is_some_and(|told| told.is_ok());
+        follower.newest();
+        told
+    }
+
+    /// A feed with three endpoints, and so many followers of the first two of them that none has its turn by accident.
+    fn crowd() -> (Feed, Vec<(Tether, Follower)>) {
+        let mut feed = Feed::new(snapshot(1, "a=1 b=1 c=1"));
+        let all: Vec<_> = (0..TURNS as u64 * 4).map(|id| feed.attach(StreamId(id))).collect();
+        all.iter().for_each(|(_, follower)| follower.follow(false, ["a", "b"].into_iter()));
+        (feed, all)
+    }
+
+    fn told(all: &[(Tether, Follower)]) -> usize {
+        all.iter().filter(|(_, follower)| is_told(follower)).count()
+    }
+
+    #[test]
+    fn only_those_that_see_the_change_are_woken() {
+        let (mut feed, all) = crowd();
+        all[7].1.follow(false, ["a", "c"].into_iter());
+        all[8].1.follow(true, [].into_iter());
+        all[9].1.follow(false, (0..=MANY_NAMES).map(|_| "x").collect::<Vec<_>>().into_iter());
+        feed.turn = 20;
+        feed.publish(snapshot(2, "a=1 b=1 c=2"));
+        let woken: Vec<_> = (0..all.len()).filter(|i| is_told(&all[*i].1)).collect();
+        assert_eq!(woken, [7, 8, 9, 21, 22, 23, 24, 25], "and five have their turn");
+        feed.publish(snapshot(3, "a=2 b=1 c=2"));
+        assert_eq!(told(&all), all.len());
+        feed.publish(snapshot(4, "a=2 b=1"));
+        assert!(is_told(&all[7].1), "a removal is a change");
+    }
+
+    #[test]
+    fn other_types_are_everybodys() {
+        let (mut feed, all) = crowd();
+        feed.publish(Snapshot { clusters: resources("c=1"), ..snapshot(2, "a=1 b=1 c=1") });
+        assert_eq!(told(&all), all.len());
+    }
+
+    #[test]
+    fn everybody_has_a_turn() {
+        let (mut feed, all) = crowd();
+        let mut seen = vec![false; all.len()];
+        for epoch in 0..TURNS as u64 {
+            feed.publish(snapshot(2 + epoch, &format!("a=1 b=1 c={epoch}")));
+            (0..all.len()).for_each(|i| seen[i] |= is_told(&all[i].1));
+        }
+        assert!(seen.into_iter().all(|seen| seen));
+    }
+
+    #[test]
+    fn a_stream_moves_leaves_and_is_told_of_the_end() {
+        let (mut old, mut new) = (Feed::new(snapshot(1, "a=1")), Feed::new(snapshot(5, "a=2")));
+        let (tether, follower) = old.attach(StreamId(1));
+        assert!(!is_told(&follower));
+        old.leave(StreamId(1));
+        new.take_over(StreamId(1), &tether);
+        assert_eq!((old.len(), new.len()), (0, 1));
+        assert!(follower.changed().now_or_never().is_some());
+        assert_eq!(follower.newest().epoch, 5);
+        drop(tether);
+        assert!(follower.changed().now_or_never().is_some_and(|end| end.is_err()));
+    }
+
+    /// The two sides note and look in opposite orders, so that a name that is asked for while it changes is either
+    /// answered from the new snapshot or woken for.
+    #[test]
+    fn what_is_followed_while_it_changes_is_not_missed() {
+        for _ in 0..500 {
+            let mut feed = Feed::new(snapshot(1, "a=1 b=1"));
+            let crowd: Vec<_> = (0..8).map(|id| feed.attach(StreamId(id))).collect();
+            feed.turn = 0;
+            let follower = &crowd[0].1;
+            std::thread::scope(|threads| {
+                let following = threads.spawn(|| {
+                    follower.follow(false, ["a"].into_iter());
+                    follower.newest().epoch
+                });
+                feed.publish(snapshot(2, "a=2 b=1"));
+                let epoch = following.join().unwrap();
+                assert!(epoch == 2 || is_told(follower), "answered from epoch {epoch} and not woken");
+            });
+        }
+    }
+}
