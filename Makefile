@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything a target needs beyond Rust, Python 3 and Debian's ordinary tools goes into .deps/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup check test bench instructions soak demo demo-down dev
+.PHONY: help setup check test test-kubernetes bench instructions soak demo demo-down playground playground-down dev
 
 CARGO ?= cargo
 # Debian keeps ip and iptables where an ordinary user's PATH does not look.
@@ -10,9 +10,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 STRICT := -D warnings
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: stock Envoy into .deps/; iproute2, iptables and valgrind where this is root
+setup: ## install what is missing: Envoy, API server and kubectl into .deps/; iproute2, iptables and valgrind where this is root
 	@scripts/setup.sh
 
 check: ## the quick loop: format, clippy, unit tests
@@ -21,7 +21,7 @@ check: ## the quick loop: format, clippy, unit tests
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
 	$(CARGO) test --workspace --lib --bins --locked
 
-test: ## everything: format, clippy, all tests, real Envoys in network namespaces, instruction counts, a minute of faults
+test: ## everything: format, clippy, all tests, real Envoys and API servers, instruction counts, a minute of faults
 	@scripts/setup.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- $(STRICT)
@@ -29,6 +29,11 @@ test: ## everything: format, clippy, all tests, real Envoys in network namespace
 	@scripts/test.sh
 	@$(MAKE) --no-print-directory instructions
 	@$(MAKE) --no-print-directory soak SOAK_MINUTES=$(if $(CI),2,1)
+
+test-kubernetes: ## only the tests with real Kubernetes API servers
+	@scripts/setup.sh
+	$(CARGO) build --locked -p landbridge -p xds-tests --bins
+	@scripts/test.sh -p xds-tests --test kubernetes
 
 bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout one scenario, LONG=1 full lengths)
 	@scripts/setup.sh rust
@@ -52,6 +57,14 @@ demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves the
 
 demo-down: ## take down what `make demo KEEP=1` left up
 	@target/debug/demo down
+
+playground: ## two real API servers with the example's objects, left running for kubectl (landbridge does not read them yet)
+	@scripts/setup.sh playground
+	$(CARGO) build --locked -p xds-tests --bins
+	@target/debug/playground up
+
+playground-down: ## take down what `make playground` left up
+	@target/debug/playground down
 
 dev: ## run the server on the example clusters: no Kubernetes, development CA and tokens
 	@scripts/setup.sh rust

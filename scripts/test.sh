@@ -1,11 +1,12 @@
 #!/bin/bash
-# All tests of the workspace, then what they skipped: a skipped test must not look like a passed one.
+# All tests of the workspace, or those that `cargo test` arguments name; then what they skipped: a skipped test must not
+# look like a passed one.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 skipped=$PWD/target/skipped-tests.txt
 mkdir -p target && rm -f "$skipped"
-LANDBRIDGE_SKIPPED_TESTS=$skipped "${CARGO:-cargo}" test --workspace --locked --no-fail-fast
+LANDBRIDGE_SKIPPED_TESTS=$skipped "${CARGO:-cargo}" test --locked --no-fail-fast "${@:---workspace}"
 status=$?
 if [[ -s $skipped ]]; then
   echo

@@ -3,6 +3,7 @@
 //! ```text
 //! netns (namespaces) <- topology (two clouds) <- mesh (CAs, control planes, proxies, apps) <- demo, tests
 //!        ^ process, http, app, envoy, landbridge: one thing each, all started inside a namespace
+//! kubernetes (real API servers) <- playground, tests
 //! ```
 
 pub mod app;
@@ -12,10 +13,12 @@ pub mod demo;
 pub mod envoy;
 pub mod fuzz;
 pub mod http;
+pub mod kubernetes;
 pub mod landbridge;
 pub mod load;
 pub mod mesh;
 pub mod netns;
+pub mod playground;
 pub mod process;
 pub mod scripted;
 pub mod topology;

@@ -22,7 +22,12 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` inside `ns`; its output is appended to the file `log`.
-    pub fn start(ns: &Ns, name: &str, mut command: Command, log: &Path) -> Result<Self> {
+    pub fn start(ns: &Ns, name: &str, command: Command, log: &Path) -> Result<Self> {
+        Self::start_at(Some(ns), name, command, log)
+    }
+
+    /// Starts `command` inside `ns`, or where this process is; its output is appended to the file `log`.
+    pub fn start_at(ns: Option<&Ns>, name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let output = log_file(log)?;
         command
             .stdin(Stdio::null())
@@ -32,12 +37,14 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true);
         let runtime = tokio::runtime::Handle::current();
-        let child = ns
-            .enter(|| {
+        let spawned = match ns {
+            None => command.spawn(),
+            Some(ns) => ns.enter(|| {
                 let _in_runtime = runtime.enter(); // tokio watches the child from there
                 command.spawn()
-            })?
-            .with_context(|| format!("start {name}"))?;
+            })?,
+        };
+        let child = spawned.with_context(|| format!("start {name}"))?;
         Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
     }
 
@@ -62,6 +69,21 @@ impl Process {
     /// Ends it at once (SIGKILL), as a crash would.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("kill {}", self.name))
+    }
+
+    /// [`Process::kill`] without waiting for the end; for a `Drop`.
+    pub fn kill_now(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Holds it still (SIGSTOP): its connections stay up and silent, as those of a machine that hangs.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Process::suspend`].
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,0 +1,181 @@
+//! The clusters of the tests are what a cluster is to its clients.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+use tokio::time::timeout;
+use xds_tests::kubernetes::keys::{Authority, LEEWAY};
+use xds_tests::kubernetes::{Cluster, Login, Settings, binaries, cluster, cluster_test, crds};
+
+#[test]
+fn two_clouds_are_applied_to_two_servers_and_read_back() {
+    cluster_test("fixture::two_clouds_are_applied_to_two_servers_and_read_back", async |binaries, folder| {
+        let start = |name: &str| Cluster::start(binaries, Settings::new(name, folder.join(name)));
+        let (east, west) = tokio::try_join!(start("east"), start("west"))?;
+        for cluster in [&east, &west] {
+            cluster.define(crds::ISTIO).await?;
+            let examples = binaries::repository().join("deploy/examples/two-clouds").join(cluster.name());
+            // Twice: what is there already is no error.
+            cluster.apply_folder(&examples).await?;
+            cluster.apply_folder(&examples).await?;
+        }
+        for (cluster, address, network) in
+            [(&east, "10.1.0.11", "network-east"), (&west, "10.2.0.11", "network-west")]
+        {
+            let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), "production");
+            let status = pods.get("backend-a").await?.status.context("a pod has a status")?;
+            ensure!(status.pod_ip.as_deref() == Some(address), "{}: {status:?}", cluster.name());
+            ensure!(status.phase.as_deref() == Some("Running"), "{}: {status:?}", cluster.name());
+
+            let slices: Api<EndpointSlice> = Api::namespaced(cluster.client().clone(), "production");
+            let slice = slices.get("backend-1").await?;
+            ensure!(slice.endpoints.len() == 2, "{slice:?}");
+
+            let services: Api<Service> = Api::namespaced(cluster.client().clone(), "istio-system");
+            let gateway = services.get("istio-eastwestgateway").await?;
+            ensure!(gateway.labels()["topology.istio.io/network"] == network);
+            let ingress = gateway.status.and_then(|status| status.load_balancer?.ingress);
+            ensure!(ingress.is_some_and(|all| all.len() == 1), "{} has no ingress", cluster.name());
+
+            // Also in a version that the file does not name.
+            let rules = cluster
+                .objects("networking.istio.io/v1alpha3", "DestinationRule", Some("production"))
+                .await?;
+            let rule = rules.get("backend").await?;
+            ensure!(rule.data["spec"]["host"] == "backend.production.svc.cluster.local", "{rule:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_restart_keeps_the_data() {
+    cluster_test("fixture::a_restart_keeps_the_data", async |binaries, folder| {
+        let mut cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
+        let written = cluster.apply(&config_map("kept", "before")).await?.remove(0);
+
+        cluster.kill().await?;
+        let maps: Api<ConfigMap> = Api::namespaced(cluster.client().clone(), "default");
+        ensure!(maps.get("kept").await.is_err(), "a server that was killed answers");
+
+        cluster.revive().await?;
+        let read = maps.get("kept").await?;
+        ensure!(read.uid() == written.uid() && read.resource_version() == written.resource_version());
+        cluster.apply(&config_map("kept", "after")).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_suspended_server_is_silent_and_goes_on() {
+    cluster_test("fixture::a_suspended_server_is_silent_and_goes_on", async |binaries, folder| {
+        let mut cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
+        let maps: Api<ConfigMap> = Api::namespaced(cluster.client().clone(), "default");
+        cluster.suspend();
+        let asked = timeout(Duration::from_secs(1), maps.list(&ListParams::default())).await;
+        ensure!(asked.is_err(), "a suspended server answers: {asked:?}");
+        cluster.resume();
+        cluster.await_ready(Duration::from_secs(30)).await?;
+        maps.list(&ListParams::default()).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn logins_are_taken_refused_and_held_to_their_rights() {
+    cluster_test("fixture::logins_are_taken_refused_and_held_to_their_rights", async |binaries, folder| {
+        let cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
+        cluster.apply(ACCOUNTS).await?;
+        signed_tokens(&cluster).await?;
+        requested_tokens(&cluster).await?;
+        rights(&cluster).await?;
+        authorities(&cluster).await
+    });
+}
+
+async fn signed_tokens(cluster: &Cluster) -> Result<()> {
+    let now = SystemTime::now();
+    let token = cluster.sign_token("default", "reader", now + Duration::from_secs(30)).await?;
+    let review = cluster.review(&token, &[]).await?;
+    let user = review.user.context("a token that was taken has a user")?;
+    ensure!(review.authenticated == Some(true), "{:?}", review.error);
+    ensure!(user.username.as_deref() == Some("system:serviceaccount:default:reader"), "{user:?}");
+
+    let expired = now - LEEWAY - Duration::from_secs(1);
+    let token = cluster.sign_token("default", "reader", expired).await?;
+    let review = cluster.review(&token, &[]).await?;
+    ensure!(review.authenticated != Some(true), "an expired token is taken");
+    let refused = may_list(&cluster.client_as(Login::Token(token)).await?, "default").await;
+    ensure!(refused.is_err_and(|code| code == 401), "an expired token opens the door");
+    Ok(())
+}
+
+async fn requested_tokens(cluster: &Cluster) -> Result<()> {
+    let lifetime = Duration::from_secs(600);
+    let token = cluster.request_token("default", "reader", &["istio-ca"], lifetime).await?;
+    let review = cluster.review(&token, &["istio-ca"]).await?;
+    ensure!(review.authenticated == Some(true), "{:?}", review.error);
+    ensure!(review.audiences.is_some_and(|audiences| audiences == ["istio-ca"]));
+    let review = cluster.review(&token, &[]).await?;
+    ensure!(review.authenticated != Some(true), "a token for istio-ca is taken for the API server");
+    Ok(())
+}
+
+async fn rights(cluster: &Cluster) -> Result<()> {
+    let until = SystemTime::now() + Duration::from_secs(300);
+    let token = cluster.sign_token("default", "reader", until).await?;
+    let certificate = cluster.authority().client("somebody", &["readers"])?;
+    for login in [Login::Token(token), Login::Certificate(certificate)] {
+        let client = cluster.client_as(login).await?;
+        ensure!(may_list(&client, "default").await.is_ok(), "what is granted is refused");
+        ensure!(may_list(&client, "kube-system").await.is_err_and(|code| code == 403), "RBAC is off");
+    }
+    Ok(())
+}
+
+async fn authorities(cluster: &Cluster) -> Result<()> {
+    let mut context = cluster.context(cluster.admin());
+    context.authority = Authority::new("another")?.certificate();
+    let client = cluster::client(&xds_tests::kubernetes::kubeconfig::kubeconfig(&[context])?).await?;
+    ensure!(may_list(&client, "default").await.is_err_and(|code| code == 0), "any certificate is taken");
+    Ok(())
+}
+
+/// The status code with which listing is refused, 0 if there was no answer.
+async fn may_list(client: &Client, namespace: &str) -> Result<(), u16> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    match maps.list(&ListParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) => Err(status.code),
+        Err(_) => Err(0),
+    }
+}
+
+fn config_map(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{value: {value}}}\n")
+}
+
+/// An account and a group that may read ConfigMaps in namespace `default`.
+const ACCOUNTS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: default}
+rules:
+- {apiGroups: [''], resources: [configmaps], verbs: [list]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: reader, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
+subjects:
+- {kind: ServiceAccount, name: reader, namespace: default}
+- {kind: Group, name: readers, apiGroup: rbac.authorization.k8s.io}
+";

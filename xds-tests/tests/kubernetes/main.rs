@@ -1,0 +1,5 @@
+//! What landbridge does with real Kubernetes API servers, and what the servers of the tests do themselves.
+//!
+//! Needs the API server that `make setup` builds with Go; without it the tests are skipped with a loud line, except in CI.
+
+mod fixture;
