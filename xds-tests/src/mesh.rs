@@ -27,7 +27,7 @@ pub use workload::{Kind, Workload};
 pub const SERVICE: &str = "backend.production.svc.cluster.local";
 const BACKENDS: [&str; 2] = ["backend-a", "backend-b"];
 /// How long a start may take: generous, for machines that do other things as well.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 
 /// The programs of the lab.
 #[derive(Clone)]

@@ -93,7 +93,7 @@ pub fn endpoint_slice(service: &str, suffix: &str, addresses: &[String]) -> Stri
 /// Requests per second of a load.
 pub const RATE: u32 = 100;
 /// How long anything may take that takes well under a second on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Whether a request was answered well by a pod of `cloud`.
 pub fn answered_from(sample: &Sample, cloud: &str) -> bool {
