@@ -37,7 +37,8 @@ pub async fn up(repository: &Path, binaries: &Binaries, folder: &Path) -> Result
         cluster.define(crds::ISTIO).await?;
         cluster.apply_folder(&repository.join("deploy/examples/two-clouds").join(cluster.name())).await?;
     }
-    let contexts = clusters.each_ref().map(|cluster| cluster.context(cluster.admin()));
+    let contexts =
+        clusters.iter().map(|cluster| cluster.context(cluster.admin())).collect::<Result<Vec<_>>>()?;
     let kubeconfig_file = folder.join("kubeconfig");
     secret_file(&kubeconfig_file, &kubeconfig::kubeconfig(&contexts)?)?;
     let kubectl = folder.join("kubectl");

@@ -12,14 +12,15 @@ use k8s_openapi::api::authentication::v1::{
 };
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Client, ResourceExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::Binaries;
+use super::client::client;
 use super::keys::{Authority, Claims, ISSUER, TokenSigner};
 use super::kubeconfig::{Context as KubeContext, Login, kubeconfig};
+use crate::netns::Ns;
 use crate::process::Process;
 
 /// The port of every API server; what differs is the address.
@@ -28,11 +29,21 @@ pub const PORT: u16 = 6443;
 /// How long an API server may take to be ready: under 5 s with two idle cores and two starting at once.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Where an API server listens, always on [`PORT`].
+#[derive(Clone)]
+pub enum Place {
+    /// On a loopback address of its own, 127.x.y.z.
+    Loopback,
+    /// On every address of a network namespace. It says that it has these, the first of which is that of kubeconfigs.
+    Namespace(Ns, Vec<IpAddr>),
+}
+
 /// How an API server is started.
 #[derive(Clone)]
 pub struct Settings {
     /// The cluster's name, which is that of its kubeconfig context, too.
     pub name: String,
+    pub place: Place,
     /// Emptied first; holds keys, data and the log `apiserver.log`.
     pub folder: PathBuf,
     /// Whether the API server goes on however this process ends, instead of ending with it; for
@@ -43,9 +54,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A cluster that ends with this process.
+    /// A cluster on a loopback address that ends with this process.
     pub fn new(name: &str, folder: PathBuf) -> Self {
-        Self { name: name.to_owned(), folder, lives_on: false, flags: Vec::new() }
+        Self { name: name.to_owned(), place: Place::Loopback, folder, lives_on: false, flags: Vec::new() }
     }
 }
 
@@ -53,7 +64,7 @@ impl Settings {
 pub struct Cluster {
     settings: Settings,
     binaries: Binaries,
-    address: SocketAddr,
+    addresses: Vec<IpAddr>,
     authority: Authority,
     signer: TokenSigner,
     admin_token: String,
@@ -62,7 +73,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts an API server on a loopback address of its own (127.x.y.z:6443) and waits until it is ready.
+    /// Starts an API server and waits until it is ready.
     pub async fn start(binaries: &Binaries, settings: Settings) -> Result<Self> {
         let folder = &settings.folder;
         match fs::remove_dir_all(folder) {
@@ -71,28 +82,27 @@ impl Cluster {
             }
             _ => fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?,
         }
-        let address = SocketAddr::from((free_address()?, PORT));
+        let addresses = match &settings.place {
+            Place::Loopback => vec![free_address()?],
+            Place::Namespace(_, addresses) => addresses.clone(),
+        };
         let authority = Authority::new(&settings.name)?;
         let signer = TokenSigner::new()?;
         let admin_token = random_hex()?;
         secret_file(&folder.join("ca.pem"), &authority.certificate())?;
-        let server = authority.server(address.ip())?;
+        let server = authority.server(&addresses)?;
         secret_file(&folder.join("server.pem"), &server.certificate)?;
         secret_file(&folder.join("server.key"), &server.key)?;
         signer.write(&folder.join("sa.key"), &folder.join("sa.pub"))?;
         secret_file(&folder.join("tokens.csv"), &format!("{admin_token},admin,admin,system:masters\n"))?;
 
-        let admin = KubeContext {
-            name: settings.name.clone(),
-            server: format!("https://{address}"),
-            authority: authority.certificate(),
-            login: Login::Token(admin_token.clone()),
-        };
-        let client = client(&kubeconfig(&[admin])?).await?;
-        let process = spawn(binaries, &settings, address)?;
+        let login = Login::Token(admin_token.clone());
+        let admin = context(&settings, &addresses, &authority, login)?;
+        let client = client(&kubeconfig(&[admin])?, settings.place.ns()).await?;
+        let process = spawn(binaries, &settings, &addresses)?;
         let binaries = binaries.clone();
         let mut cluster =
-            Self { settings, binaries, address, authority, signer, admin_token, client, process };
+            Self { settings, binaries, addresses, authority, signer, admin_token, client, process };
         cluster.await_ready(PATIENCE).await?;
         Ok(cluster)
     }
@@ -101,9 +111,9 @@ impl Cluster {
         &self.settings.name
     }
 
-    /// Where the API server listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where the API server listens, all addresses that it is known to have.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// The authority that signed the API server's certificate, and may sign those of its clients.
@@ -128,22 +138,17 @@ impl Cluster {
 
     /// The text of a kubeconfig with one context, which has the cluster's name.
     pub fn kubeconfig(&self, login: Login) -> Result<String> {
-        kubeconfig(&[self.context(login)])
+        kubeconfig(&[self.context(login)?])
     }
 
-    /// A context for a kubeconfig of several clusters.
-    pub fn context(&self, login: Login) -> KubeContext {
-        KubeContext {
-            name: self.settings.name.clone(),
-            server: format!("https://{}", self.address),
-            authority: self.authority.certificate(),
-            login,
-        }
+    /// A context for a kubeconfig of several clusters, or to be changed first.
+    pub fn context(&self, login: Login) -> Result<KubeContext> {
+        context(&self.settings, &self.addresses, &self.authority, login)
     }
 
     /// A client that logs in otherwise than the administrator.
     pub async fn client_as(&self, login: Login) -> Result<Client> {
-        client(&self.kubeconfig(login)?).await
+        client(&self.kubeconfig(login)?, self.settings.place.ns()).await
     }
 
     /// A token of a ServiceAccount, signed here, for the API server itself; valid until `expires`, and then for
@@ -206,7 +211,7 @@ impl Cluster {
 
     /// Starts a server that was killed again, with its data, at the same address, and waits until it is ready.
     pub async fn revive(&mut self) -> Result<()> {
-        self.process = spawn(&self.binaries, &self.settings, self.address)?;
+        self.process = spawn(&self.binaries, &self.settings, &self.addresses)?;
         self.await_ready(PATIENCE).await
     }
 
@@ -235,15 +240,44 @@ impl Drop for Cluster {
     }
 }
 
-fn spawn(binaries: &Binaries, settings: &Settings, address: SocketAddr) -> Result<Process> {
+impl Place {
+    fn ns(&self) -> Option<&Ns> {
+        match self {
+            Self::Loopback => None,
+            Self::Namespace(ns, _) => Some(ns),
+        }
+    }
+}
+
+fn context(
+    settings: &Settings,
+    addresses: &[IpAddr],
+    authority: &Authority,
+    login: Login,
+) -> Result<KubeContext> {
+    let address = addresses.first().with_context(|| format!("{} has no address", settings.name))?;
+    Ok(KubeContext {
+        name: settings.name.clone(),
+        server: format!("https://{}", SocketAddr::from((*address, PORT))),
+        authority: authority.certificate(),
+        login,
+    })
+}
+
+fn spawn(binaries: &Binaries, settings: &Settings, addresses: &[IpAddr]) -> Result<Process> {
+    let address = addresses.first().with_context(|| format!("{} has no address", settings.name))?;
+    let bind = match settings.place {
+        Place::Loopback => *address,
+        Place::Namespace(..) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
     let in_folder = |name: &str| settings.folder.join(name).display().to_string();
     let parent = if settings.lives_on { 0 } else { std::process::id() };
     let mut command = Command::new(&binaries.apiserver);
     command.args([in_folder("etcd"), parent.to_string()]);
     command.args([
-        format!("--bind-address={}", address.ip()),
-        format!("--secure-port={}", address.port()),
-        format!("--advertise-address={}", address.ip()),
+        format!("--bind-address={bind}"),
+        format!("--secure-port={PORT}"),
+        format!("--advertise-address={address}"),
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--tls-cert-file={}", in_folder("server.pem")),
         format!("--tls-private-key-file={}", in_folder("server.key")),
@@ -261,14 +295,7 @@ fn spawn(binaries: &Binaries, settings: &Settings, address: SocketAddr) -> Resul
     ]);
     command.args(&settings.flags);
     let name = format!("kube-apiserver of {}", settings.name);
-    Process::start_at(None, &name, command, &settings.folder.join("apiserver.log"))
-}
-
-/// A client of the current context of a kubeconfig.
-pub async fn client(kubeconfig: &str) -> Result<Client> {
-    let parsed = Kubeconfig::from_yaml(kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    Process::start_at(settings.place.ns(), &name, command, &settings.folder.join("apiserver.log"))
 }
 
 /// A loopback address on which nobody uses [`PORT`]. With an address of its own a server gets the same port again after

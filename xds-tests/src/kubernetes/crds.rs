@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -19,6 +19,9 @@ pub struct Kind {
     pub short: &'static [&'static str],
     pub versions: &'static [&'static str],
 }
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
 
 const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
@@ -113,30 +116,37 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a kind away, and with it all its objects.
+    /// Takes a kind away and with it all its objects, and waits until it is no longer served.
     pub async fn undefine(&self, kind: &Kind) -> Result<()> {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client().clone());
-        definitions.delete(&kind.name(), &Default::default()).await?;
+        definitions.delete(&kind.name(), &DeleteParams::default()).await?;
+        let deadline = Instant::now() + PATIENCE;
+        // Its objects are deleted first; the definition goes when that is done.
+        while definitions.get_opt(&kind.name()).await?.is_some() || self.serves(kind).await.is_ok() {
+            ensure!(Instant::now() < deadline, "{} does not go away", kind.name());
+            sleep(POLL).await;
+        }
         Ok(())
     }
 
     async fn await_served(&self, kind: &Kind) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             // Established is said a moment before every version is served.
-            let mut last = Ok(());
-            for version in kind.versions {
-                let api_version = format!("{}/{version}", kind.group);
-                let listed = match self.objects(&api_version, kind.kind, None).await {
-                    Ok(api) => api.list(&Default::default()).await.map(drop).map_err(Into::into),
-                    Err(error) => Err(error),
-                };
-                last = last.and(listed);
+            let served = self.serves(kind).await;
+            if served.is_ok() || Instant::now() > deadline {
+                return served.with_context(|| format!("wait until {} is served", kind.name()));
             }
-            if last.is_ok() || Instant::now() > deadline {
-                return last.with_context(|| format!("wait until {} is served", kind.name()));
-            }
-            sleep(Duration::from_millis(50)).await;
+            sleep(POLL).await;
         }
+    }
+
+    /// Whether all versions are there and can be listed.
+    async fn serves(&self, kind: &Kind) -> Result<()> {
+        for version in kind.versions {
+            let api = self.objects(&format!("{}/{version}", kind.group), kind.kind, None).await?;
+            api.list(&ListParams::default().limit(1)).await?;
+        }
+        Ok(())
     }
 }

@@ -44,11 +44,11 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for an API server at `address`, under the names that pods know it by, too.
-    pub fn server(&self, address: std::net::IpAddr) -> Result<Pair> {
+    /// A certificate for an API server at `addresses`, under the names that pods know it by, too.
+    pub fn server(&self, addresses: &[std::net::IpAddr]) -> Result<Pair> {
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let mut params = CertificateParams::new(names.map(str::to_owned))?;
-        params.subject_alt_names.push(SanType::IpAddress(address));
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }

@@ -52,5 +52,9 @@ pub fn kubeconfig(contexts: &[Context]) -> Result<String> {
         "users": Vec::from_iter(users),
         "contexts": Vec::from_iter(named),
     });
-    serde_saphyr::to_string(&file).context("write a kubeconfig")
+    // One line for each value, however long: people copy them.
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let mut text = String::new();
+    serde_saphyr::to_fmt_writer_with_options(&mut text, &file, options).context("write a kubeconfig")?;
+    Ok(text)
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -79,9 +79,7 @@ pub fn enter_or_explain() -> Result<()> {
 /// Runs the body of test `name` where namespaces can be made; where they cannot, says so loudly and skips it,
 /// except in CI, where that is a failure.
 pub fn lab_test(name: &str, body: impl FnOnce() -> Result<()>) {
-    // One lab at a time: they measure, and a machine has few cores. A test that failed holds up no other.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = one_at_a_time();
     match means() {
         Means::Here => body().unwrap_or_else(|error| panic!("{name}: {error:#}")),
         Means::UserNamespace => {
@@ -93,6 +91,12 @@ pub fn lab_test(name: &str, body: impl FnOnce() -> Result<()>) {
         }
         Means::None(why) => skip(name, &why),
     }
+}
+
+/// Held by a test that needs the machine for itself: some measure, and a machine has few cores.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner) // a test that failed holds up no other
 }
 
 /// Notes a skipped test on the terminal and for the summary of `make test`.

@@ -8,8 +8,13 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use tokio::time::timeout;
+use xds_tests::kubernetes::client::client;
 use xds_tests::kubernetes::keys::{Authority, LEEWAY};
-use xds_tests::kubernetes::{Cluster, Login, Settings, binaries, cluster, cluster_test, crds};
+use xds_tests::kubernetes::kubeconfig::kubeconfig;
+use xds_tests::kubernetes::{
+    Cluster, Login, Place, Settings, binaries, cluster_lab_test, cluster_test, crds,
+};
+use xds_tests::netns::{self, Ns};
 
 #[test]
 fn two_clouds_are_applied_to_two_servers_and_read_back() {
@@ -86,6 +91,59 @@ fn a_suspended_server_is_silent_and_goes_on() {
 }
 
 #[test]
+fn kinds_come_and_go() {
+    cluster_test("fixture::kinds_come_and_go", async |binaries, folder| {
+        let cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
+        let rules = "networking.istio.io/v1";
+        let missing = cluster.objects(rules, "DestinationRule", None).await;
+        ensure!(missing.is_err(), "Istio's kinds are there without having been defined");
+
+        let kind = crds::ISTIO.iter().find(|kind| kind.kind == "DestinationRule").context("Istio has it")?;
+        cluster.define([kind]).await?;
+        cluster.apply(RULE).await?;
+        ensure!(
+            cluster.objects(rules, "Gateway", None).await.is_err(),
+            "a kind that nobody defined is there"
+        );
+
+        let api = cluster.objects(rules, "DestinationRule", None).await?;
+        ensure!(api.list(&ListParams::default()).await?.items.len() == 1);
+        cluster.undefine(kind).await?;
+        ensure!(cluster.objects(rules, "DestinationRule", None).await.is_err(), "a kind that went is there");
+
+        cluster.define([kind]).await?;
+        ensure!(api.list(&ListParams::default()).await?.items.is_empty(), "objects outlived their kind");
+        cluster.define(crds::MULTI_CLUSTER).await?;
+        cluster.apply(EXPORT).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_cluster_behind_a_network_is_cut_off_with_it() {
+    cluster_lab_test("fixture::a_cluster_behind_a_network_is_cut_off_with_it", async |binaries, folder| {
+        let prefix = format!("lk{}", std::process::id());
+        let (net, ns) = (netns::bridge(&format!("{prefix}-net"))?, Ns::create(&format!("{prefix}-api"))?);
+        netns::plug(&net, &ns, "eth0", "10.3.0.6/24")?;
+        let neighbour = Ns::create(&format!("{prefix}-you"))?;
+        netns::plug(&net, &neighbour, "eth0", "10.3.0.7/24")?;
+
+        let place = Place::Namespace(ns.clone(), vec![[10, 3, 0, 6].into()]);
+        let settings = Settings { place, ..Settings::new("east", folder.join("east")) };
+        let cluster = Cluster::start(binaries, settings).await?;
+        let from_there = client(&cluster.kubeconfig(cluster.admin())?, Some(&neighbour)).await?;
+        ensure!(may_list(&from_there, "default").await.is_ok(), "a neighbour does not reach it");
+
+        ns.ip("link set eth0 down\n")?;
+        let asked = timeout(Duration::from_secs(1), may_list(&from_there, "default")).await;
+        ensure!(asked.is_err() || asked.is_ok_and(|answer| answer.is_err()), "it is reached without a link");
+        ns.ip("link set eth0 up\n")?;
+        ensure!(may_list(cluster.client(), "default").await.is_ok(), "it went with its network");
+        Ok(())
+    });
+}
+
+#[test]
 fn logins_are_taken_refused_and_held_to_their_rights() {
     cluster_test("fixture::logins_are_taken_refused_and_held_to_their_rights", async |binaries, folder| {
         let cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
@@ -138,9 +196,9 @@ async fn rights(cluster: &Cluster) -> Result<()> {
 }
 
 async fn authorities(cluster: &Cluster) -> Result<()> {
-    let mut context = cluster.context(cluster.admin());
+    let mut context = cluster.context(cluster.admin())?;
     context.authority = Authority::new("another")?.certificate();
-    let client = cluster::client(&xds_tests::kubernetes::kubeconfig::kubeconfig(&[context])?).await?;
+    let client = client(&kubeconfig(&[context])?, None).await?;
     ensure!(may_list(&client, "default").await.is_err_and(|code| code == 0), "any certificate is taken");
     Ok(())
 }
@@ -178,4 +236,18 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
 subjects:
 - {kind: ServiceAccount, name: reader, namespace: default}
 - {kind: Group, name: readers, apiGroup: rbac.authorization.k8s.io}
+";
+
+const RULE: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: backend, namespace: default}
+spec: {host: backend.default.svc.cluster.local}
+";
+
+const EXPORT: &str = "
+apiVersion: multicluster.x-k8s.io/v1alpha1
+kind: ServiceExport
+metadata: {name: backend, namespace: default}
+status: {conditions: []}
 ";
