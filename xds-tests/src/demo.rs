@@ -5,7 +5,6 @@
 //!                          view (the terminal, while it happens)
 //! ```
 
-pub mod leftover;
 pub mod page;
 pub mod report;
 pub mod story;

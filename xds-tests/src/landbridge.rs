@@ -43,8 +43,10 @@ pub async fn command(binary: &Path, args: impl IntoIterator<Item = impl AsRef<Os
 pub struct Settings {
     pub binary: PathBuf,
     pub cluster: String,
-    /// (cluster, directory) of each registered cluster.
+    /// (cluster, directory) of each registered cluster that is read from files.
     pub files: Vec<(String, PathBuf)>,
+    /// (cluster, kubeconfig) of each registered cluster that is read from its API server.
+    pub kubernetes: Vec<(String, PathBuf)>,
     pub state_dir: PathBuf,
     pub ca_dir: PathBuf,
     /// Further arguments of `serve`.
@@ -65,6 +67,9 @@ impl Server {
         command.args(["serve", "--cluster-id", &settings.cluster, "--dev-token-issuer"]);
         for (cluster, directory) in &settings.files {
             command.arg("--files").arg(format!("{cluster}={}", directory.display()));
+        }
+        for (cluster, kubeconfig) in &settings.kubernetes {
+            command.arg("--kube").arg(format!("{cluster}={}", kubeconfig.display()));
         }
         command.arg("--state-dir").arg(&settings.state_dir).arg("--ca-dir").arg(&settings.ca_dir);
         command.args(&settings.more);

@@ -3,7 +3,7 @@
 //! ```text
 //! netns (namespaces) <- topology (two clouds) <- mesh (CAs, control planes, proxies, apps) <- demo, tests
 //!        ^ process, http, app, envoy, landbridge: one thing each, all started inside a namespace
-//! kubernetes (real API servers) <- playground, tests
+//!        ^ kubernetes: real API servers, on loopback or in a pod                ^ playground; leftover (taking down)
 //! ```
 
 pub mod app;
@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod http;
 pub mod kubernetes;
 pub mod landbridge;
+pub mod leftover;
 pub mod load;
 pub mod mesh;
 pub mod netns;

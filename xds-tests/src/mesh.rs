@@ -12,11 +12,13 @@ use anyhow::{Context as _, Result};
 use crate::app;
 use crate::capture;
 use crate::envoy::{self, Envoy};
+use crate::kubernetes::Cluster;
 use crate::landbridge::{self, SECURE_GRPC_PORT, Server, Settings};
 use crate::load::Target;
 use crate::process::Process;
 use crate::topology::{CLOUDS, GATEWAY, LANDBRIDGE, Pod, Topology};
 
+mod api_servers;
 mod config;
 mod workload;
 
@@ -68,6 +70,7 @@ pub struct Mesh {
     running: BTreeMap<String, Running>,
     servers: BTreeMap<&'static str, Option<Server>>,
     settings: BTreeMap<&'static str, Settings>,
+    clusters: BTreeMap<&'static str, Cluster>,
     pub topology: Topology,
     pub folder: PathBuf,
     tools: Tools,
@@ -95,7 +98,8 @@ impl Mesh {
         }
         let settings = CLOUDS.map(|cloud| (cloud, config::server_settings(&tools, folder, cloud))).into();
         let servers = CLOUDS.map(|cloud| (cloud, None)).into();
-        Ok(Self { running, servers, settings, topology, folder: folder.to_owned(), tools })
+        let clusters = BTreeMap::new();
+        Ok(Self { running, servers, settings, clusters, topology, folder: folder.to_owned(), tools })
     }
 
     /// Prepares and starts everything; comes back when every proxy is ready.
@@ -268,7 +272,8 @@ impl Mesh {
             envoy.into_iter().chain(&running.app)
         });
         let servers = self.servers.values().flatten().map(|server| &server.process);
-        pods.chain(servers).filter_map(Process::pid).collect()
+        let clusters = self.clusters.values().map(Cluster::process);
+        pods.chain(servers).chain(clusters).filter_map(Process::pid).collect()
     }
 
     /// Ends everything in good order. (Dropping the mesh does it the short way.)
@@ -292,6 +297,7 @@ impl Mesh {
         for server in self.servers.into_values().flatten() {
             server.process.leave_running();
         }
+        self.clusters.into_values().for_each(Cluster::leave_running);
     }
 
     /// Has landbridge mint the pod's token and print its bootstrap; writes both to the pod's files.

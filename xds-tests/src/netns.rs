@@ -72,6 +72,11 @@ impl Ns {
         })?
     }
 
+    /// Runs a program inside the namespace to its end, and returns what it printed.
+    pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
+        self.enter(|| run(program, args, None))?.with_context(|| format!("in namespace {}", self.name()))
+    }
+
     /// Runs `f` on a thread inside the namespace and waits for it.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::netns::Ns;
@@ -125,6 +126,15 @@ impl Process {
     pub fn leave_running(self) {
         // kill_on_drop acts in Drop, so there must be none.
         std::mem::forget(self);
+    }
+}
+
+/// Comes back when somebody asks this process to end (Ctrl-C, SIGTERM), with the word for it.
+pub async fn interrupted() -> Result<&'static str> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = int.recv() => Ok("interrupted"),
+        _ = term.recv() => Ok("terminated"),
     }
 }
 

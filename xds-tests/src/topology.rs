@@ -23,6 +23,8 @@ pub const CLOUDS: [&str; 2] = ["east", "west"];
 /// What runs in every cloud, with the last byte of its address.
 pub const GATEWAY: (&str, u8) = ("gateway", 2);
 pub const LANDBRIDGE: (&str, u8) = ("landbridge", 5);
+/// The pod of a cluster's API server, where there is one.
+pub const API_SERVER: (&str, u8) = ("apiserver", 6);
 
 /// A pod: a namespace with one address in its cloud's network.
 #[derive(Clone)]
@@ -76,6 +78,17 @@ impl Topology {
         let pod = Pod { cloud, name: name.to_owned(), ip, ns };
         self.pods.insert(pod.id(), pod);
         Ok(())
+    }
+
+    /// Adds a pod for a cloud's API server, which the wide-area network reaches, too, at [`api_server_address`].
+    pub fn add_api_server(&mut self, cloud: &'static str) -> Result<Pod> {
+        let find = |name: String| self.infrastructure.iter().find(|ns| ns.name() == name).cloned();
+        let router = find(format!("{}-{cloud}-router", self.prefix)).context("every cloud has a router")?;
+        let wan = find(format!("{}-wan", self.prefix)).context("the clouds have a network between them")?;
+        self.add(&router, cloud, API_SERVER.0, API_SERVER.1)?;
+        let pod = self.pod(cloud, API_SERVER.0)?;
+        netns::plug(&wan, &pod.ns, "wan0", &format!("{}/24", api_server_address(cloud)))?;
+        Ok(pod)
     }
 
     pub fn pod(&self, cloud: &str, name: &str) -> Result<Pod> {
@@ -133,6 +146,11 @@ pub fn address(cloud: &str, host: u8) -> Ipv4Addr {
 /// Address of a cloud's gateway in the wide-area network: what the other cloud's proxies connect to.
 pub fn gateway_address(cloud: &str) -> Ipv4Addr {
     Ipv4Addr::new(172, 30, 0, number(cloud))
+}
+
+/// Address of a cloud's API server in the wide-area network: what the other cloud's control plane connects to.
+pub fn api_server_address(cloud: &str) -> Ipv4Addr {
+    Ipv4Addr::new(172, 30, 0, 10 + number(cloud))
 }
 
 fn number(cloud: &str) -> u8 {

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use xds_tests::app::{self, AppArgs};
-use xds_tests::demo::leftover::{self, Leftover};
 use xds_tests::demo::page::page;
 use xds_tests::demo::report::Report;
 use xds_tests::demo::story::{RATE, Record, Stage};
 use xds_tests::demo::view::View;
+use xds_tests::leftover::{self, Leftover};
 use xds_tests::load::Load;
 use xds_tests::mesh::{LANDBRIDGE_POD, Mesh, Tools};
 use xds_tests::netns::means;
+use xds_tests::process::interrupted;
 
 /// The story takes about 60 s; with the start before it, the demo ends within 90 s.
 const LONGEST: Duration = Duration::from_secs(80);
@@ -76,14 +76,6 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 }
             })
         }
-    }
-}
-
-async fn interrupted() -> Result<&'static str> {
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = int.recv() => Ok("interrupted"),
-        _ = term.recv() => Ok("terminated"),
     }
 }
 

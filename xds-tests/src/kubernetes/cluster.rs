@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::authentication::v1::{
     TokenRequest, TokenRequestSpec, TokenReview, TokenReviewSpec, TokenReviewStatus,
 };
@@ -97,7 +97,7 @@ impl Cluster {
         secret_file(&folder.join("tokens.csv"), &format!("{admin_token},admin,admin,system:masters\n"))?;
 
         let login = Login::Token(admin_token.clone());
-        let admin = context(&settings, &addresses, &authority, login)?;
+        let admin = context(&settings.name, first(&addresses)?, &authority, login);
         let client = client(&kubeconfig(&[admin])?, settings.place.ns()).await?;
         let process = spawn(binaries, &settings, &addresses)?;
         let binaries = binaries.clone();
@@ -143,7 +143,13 @@ impl Cluster {
 
     /// A context for a kubeconfig of several clusters, or to be changed first.
     pub fn context(&self, login: Login) -> Result<KubeContext> {
-        context(&self.settings, &self.addresses, &self.authority, login)
+        self.context_at(first(&self.addresses)?, login)
+    }
+
+    /// As [`Cluster::context`], by another of its addresses.
+    pub fn context_at(&self, address: IpAddr, login: Login) -> Result<KubeContext> {
+        ensure!(self.addresses.contains(&address), "{} has no address {address}", self.name());
+        Ok(context(&self.settings.name, address, &self.authority, login))
     }
 
     /// A client that logs in otherwise than the administrator.
@@ -249,25 +255,19 @@ impl Place {
     }
 }
 
-fn context(
-    settings: &Settings,
-    addresses: &[IpAddr],
-    authority: &Authority,
-    login: Login,
-) -> Result<KubeContext> {
-    let address = addresses.first().with_context(|| format!("{} has no address", settings.name))?;
-    Ok(KubeContext {
-        name: settings.name.clone(),
-        server: format!("https://{}", SocketAddr::from((*address, PORT))),
-        authority: authority.certificate(),
-        login,
-    })
+fn first(addresses: &[IpAddr]) -> Result<IpAddr> {
+    addresses.first().copied().context("an API server has an address")
+}
+
+fn context(name: &str, address: IpAddr, authority: &Authority, login: Login) -> KubeContext {
+    let server = format!("https://{}", SocketAddr::from((address, PORT)));
+    KubeContext { name: name.to_owned(), server, authority: authority.certificate(), login }
 }
 
 fn spawn(binaries: &Binaries, settings: &Settings, addresses: &[IpAddr]) -> Result<Process> {
-    let address = addresses.first().with_context(|| format!("{} has no address", settings.name))?;
+    let address = first(addresses)?;
     let bind = match settings.place {
-        Place::Loopback => *address,
+        Place::Loopback => address,
         Place::Namespace(..) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
     };
     let in_folder = |name: &str| settings.folder.join(name).display().to_string();

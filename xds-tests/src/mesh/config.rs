@@ -102,6 +102,7 @@ pub fn server_settings(tools: &Tools, folder: &Path, cloud: &str) -> Settings {
         binary: tools.landbridge.clone(),
         cluster: cloud.to_owned(),
         files: CLOUDS.map(|cluster| (cluster.to_owned(), config_dir(folder, cluster))).to_vec(),
+        kubernetes: Vec::new(),
         state_dir: folder.join(cloud).join("state"),
         ca_dir: ca_dir(folder, cloud),
         more: Vec::new(),

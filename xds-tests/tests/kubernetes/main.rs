@@ -3,3 +3,4 @@
 //! Needs the API server that `make setup` builds with Go; without it the tests are skipped with a loud line, except in CI.
 
 mod fixture;
+mod lab;

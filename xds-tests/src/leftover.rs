@@ -1,5 +1,5 @@
-//! What a demo leaves behind: on purpose (`KEEP=1`), or because it was killed. A file remembers it, so that the next
-//! run or `make demo-down` can take it down.
+//! What a mesh leaves behind: on purpose (`make demo KEEP=1`, `make playground`), or because it was killed. A file
+//! remembers it, so that the next run or `make demo-down` can take it down.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
