@@ -305,7 +305,7 @@ async fn reconnect(protocol: Protocol) {
 }
 
 async fn class_change(protocol: Protocol) {
-    let mut server = start().await;
+    let server = start().await;
     server.publish("a b", "", "", "").await;
     let mut client = connect(&server, protocol).await;
     client.request(CDS, &[]).await;

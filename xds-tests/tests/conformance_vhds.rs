@@ -191,7 +191,7 @@ async fn of_many_only_the_bad_one_is_held_back() {
 /// hosts would undo its routes.
 #[tokio::test]
 async fn where_hosts_are_not_served_nothing_is_said_about_them() {
-    let mut server = start("80", "").await;
+    let server = start("80", "").await;
     // A class without virtual hosts.
     server.move_class("");
     let mut client = connect(&server, Protocol::Delta).await;

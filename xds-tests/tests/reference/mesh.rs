@@ -60,7 +60,7 @@ impl Client {
         let (answer, answered) = oneshot::channel();
         state.command(Command::Attach(StreamId(1), Arc::new(proxy), answer));
         let receiver = answered.blocking_recv().expect("an answer");
-        let snapshot = receiver.borrow().borrow().clone();
+        let snapshot = receiver.newest();
         state.command(Command::Detach(StreamId(1)));
         snapshot
     }
