@@ -84,8 +84,13 @@ impl Resources {
             }
             for item in before.diff(after) {
                 match item {
+                    DiffItem::Update { old: (_, old), new: (_, new) } => {
+                        if old.version != new.version {
+                            found.push(Difference::Changed(new.clone()));
+                        }
+                    }
                     // A name may move between layers when a proxy changes its class.
-                    DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
+                    DiffItem::Add(name, new) => {
                         if old.get(name).is_none_or(|o| o.version != new.version) {
                             found.push(Difference::Changed(new.clone()));
                         }
