@@ -87,7 +87,8 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal that it knows what to do with.
+    pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             let _ = kill_process(pid, signal); // it may have ended by itself a moment ago
         }

@@ -3,14 +3,18 @@
 //	kube-apiserver ETCD_DIR PARENT FLAGS...
 //
 // FLAGS are those of kube-apiserver; --etcd-servers is ours. It ends with the process of id PARENT, however that ends;
-// with 0 it lives on by itself. Data is not synced to disk: it survives this process, but not the machine.
+// with 0 it lives on by itself. SIGUSR1 takes etcd away, SIGUSR2 gives it back with its data.
+// Data is not synced to disk: it survives this process, but not the machine.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -20,29 +24,35 @@ import (
 
 func main() {
 	if len(os.Args) < 3 {
-		fail("usage: kube-apiserver ETCD_DIR PARENT FLAGS...", nil)
+		fail("arguments", errors.New("ETCD_DIR PARENT FLAGS..."))
 	}
+	dir := os.Args[1]
 	parent, err := strconv.Atoi(os.Args[2])
 	if err != nil {
-		fail("PARENT is a process id or 0", err)
+		fail("PARENT, a process id or 0", err)
 	}
 	if parent != 0 {
 		go endWith(parent)
 	}
-	etcd := startEtcd(os.Args[1])
-	os.Args = append([]string{os.Args[0], "--etcd-servers=" + etcd}, os.Args[3:]...)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	etcd := startEtcd(dir, "127.0.0.1:0")
+	address := etcd.Clients[0].Addr().String()
+	go takeAndGive(etcd, signals, dir, address)
+
+	os.Args = append([]string{os.Args[0], "--etcd-servers=http://" + address}, os.Args[3:]...)
 	os.Exit(cli.Run(app.NewAPIServerCommand()))
 }
 
-// startEtcd returns the address that it serves clients on.
-func startEtcd(dir string) string {
-	anyPort := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+// startEtcd serves clients on address and comes back when it does.
+func startEtcd(dir, address string) *embed.Etcd {
+	clients, peers := []url.URL{{Scheme: "http", Host: address}}, []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	config := embed.NewConfig()
 	config.Dir = dir
 	config.UnsafeNoFsync = true
 	config.LogLevel = "error"
-	config.ListenClientUrls, config.AdvertiseClientUrls = anyPort, anyPort
-	config.ListenPeerUrls, config.AdvertisePeerUrls = anyPort, anyPort
+	config.ListenClientUrls, config.AdvertiseClientUrls = clients, clients
+	config.ListenPeerUrls, config.AdvertisePeerUrls = peers, peers
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	etcd, err := embed.StartEtcd(config)
 	if err != nil {
@@ -53,7 +63,18 @@ func startEtcd(dir string) string {
 	case err := <-etcd.Err():
 		fail("run etcd in "+dir, err)
 	}
-	return "http://" + etcd.Clients[0].Addr().String()
+	return etcd
+}
+
+func takeAndGive(etcd *embed.Etcd, signals <-chan os.Signal, dir, address string) {
+	for signal := range signals {
+		if signal == syscall.SIGUSR1 && etcd != nil {
+			etcd.Close()
+			etcd = nil
+		} else if signal == syscall.SIGUSR2 && etcd == nil {
+			etcd = startEtcd(dir, address)
+		}
+	}
 }
 
 func endWith(parent int) {
@@ -64,6 +85,6 @@ func endWith(parent int) {
 }
 
 func fail(what string, err error) {
-	fmt.Fprintln(os.Stderr, "kube-apiserver:", what, err)
+	fmt.Fprintf(os.Stderr, "kube-apiserver: %s: %v\n", what, err)
 	os.Exit(1)
 }

@@ -13,6 +13,7 @@ use k8s_openapi::api::authentication::v1::{
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
+use rustix::process::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -208,6 +209,16 @@ impl Cluster {
     /// Lets it go on after [`Cluster::suspend`].
     pub fn resume(&self) {
         self.process.resume();
+    }
+
+    /// Takes the API server's etcd away: connections stay up, reads and writes fail. It is gone a few seconds later.
+    pub fn take_etcd(&self) {
+        self.process.signal(Signal::USR1);
+    }
+
+    /// Gives it back, with its data.
+    pub fn give_etcd(&self) {
+        self.process.signal(Signal::USR2);
     }
 
     /// Ends the API server at once (SIGKILL); its data stays for [`Cluster::revive`].
