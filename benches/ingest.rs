@@ -13,9 +13,9 @@ use std::{
 
 use landbridge::{
     index::{Index, Options},
-    model::Change,
+    model::{Change, Kind},
     registry::convert::{
-        Outcome,
+        Outcome, Settings,
         watched::{Decoder, Event},
     },
 };
@@ -122,7 +122,8 @@ fn ingest(lines: &[String], read: impl Fn(&mut Decoder, &str) -> Event) -> (f64,
         Options { config_cluster: "c0".into(), failover_by_default: true, domain: "cluster.local".into() };
     let before = HELD.load(Ordering::Relaxed);
     let started = Instant::now();
-    let mut decoders: Vec<_> = (0..CLUSTERS).map(|i| Decoder::new(format!("c{i}").as_str().into())).collect();
+    let decoder = |i| Decoder::new(format!("c{i}").as_str().into(), Settings::default());
+    let mut decoders: Vec<_> = (0..CLUSTERS).map(decoder).collect();
     let mut index = Index::new(options);
     for batch in lines.chunks(BATCH) {
         let changes =
@@ -203,10 +204,14 @@ fn main() {
     let (mut held, mut held_pods) = (0, 0);
     for _ in 0..rounds {
         best_floor = best_floor.min(floor(&lines));
-        let read = |decoder: &mut Decoder, line: &str| decoder.slice(line).expect("our own line");
+        let read = |decoder: &mut Decoder, line: &str| {
+            decoder.line(Kind::EndpointSlice, line.as_bytes()).expect("our own line").event
+        };
         let (seconds, bytes) = ingest(&lines, read);
         (best, held) = (best.min(seconds), bytes);
-        let read = |decoder: &mut Decoder, line: &str| decoder.pod(line).expect("our own line");
+        let read = |decoder: &mut Decoder, line: &str| {
+            decoder.line(Kind::Pod, line.as_bytes()).expect("our own line").event
+        };
         let (seconds, bytes) = ingest(&pods, read);
         (best_pods, held_pods) = (best_pods.min(seconds), bytes);
     }

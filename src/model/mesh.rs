@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     destination_rule::{ConnectionPool, LocalityLb, OutlierDetection},
     name::NetworkId,
+    selector::LabelSelector,
     service::ExportTo,
 };
 
@@ -54,6 +55,8 @@ pub struct MeshConfig {
     pub access_log_json: bool,
     /// `h2UpgradePolicy: UPGRADE`.
     pub h2_upgrade: bool,
+    /// `discoverySelectors`: namespaces that one of them matches are read; without any, all are.
+    pub discovery_selectors: Vec<LabelSelector>,
     /// `meshNetworks`.
     pub networks: BTreeMap<NetworkId, Network>,
 }
@@ -103,6 +106,7 @@ impl Default for MeshConfig {
             access_log_format: None,
             access_log_json: false,
             h2_upgrade: false,
+            discovery_selectors: Vec::new(),
             networks: BTreeMap::new(),
         }
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     check, connection_pool,
     finding::{Finding, Result, Warnings},
+    label_selector,
     load_balancer::{self, WireLocality},
     outlier_detection,
     wire::{Flag, Int, Span, Text},
@@ -39,6 +40,7 @@ pub struct Wire {
     access_log_format: Option<Text>,
     access_log_encoding: Option<Text>,
     h2_upgrade_policy: Option<Text>,
+    discovery_selectors: Vec<label_selector::Wire>,
 }
 
 /// The fields above, as they are written; `defaultConfig` configures proxies, which bring their own bootstrap.
@@ -62,6 +64,7 @@ const READ: &[&str] = &[
     "accessLogFormat",
     "accessLogEncoding",
     "h2UpgradePolicy",
+    "discoverySelectors",
     "defaultConfig",
 ];
 
@@ -174,6 +177,12 @@ pub fn convert(wire: Wire, warnings: &mut Warnings) -> Result<MeshConfig> {
             }
             None => false,
         },
+        discovery_selectors: wire
+            .discovery_selectors
+            .into_iter()
+            .enumerate()
+            .map(|(i, selector)| label_selector::convert(&format!("discoverySelectors[{i}]"), selector))
+            .collect::<Result<_>>()?,
         networks: d.networks,
         root_namespace,
     })

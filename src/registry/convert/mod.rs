@@ -8,6 +8,7 @@ mod destination_rule;
 mod endpoint_slice;
 mod finding;
 mod gateway;
+mod label_selector;
 mod load_balancer;
 mod mesh_config;
 mod mesh_networks;
@@ -64,7 +65,7 @@ pub enum Outcome {
     /// Keep the last good version of the object, if its identity could be read; say why.
     Invalid(Option<ObjectKey>, Invalid),
     /// Pass over an object that means nothing here; say why, if there is something to say.
-    Skipped(Warnings),
+    Skipped(ObjectKey, Warnings),
     /// Pass over a kind that is not read (`apiVersion/kind`), and count it.
     NotRead(String),
     /// Convert each item: a `List`.
@@ -97,7 +98,7 @@ pub fn convert(cluster: &ClusterId, settings: &Settings, value: Value) -> Outcom
     let mut warnings = Warnings::new();
     match object(&key, settings, value, &mut warnings) {
         Ok(Some(object)) => Outcome::Object(key, object, warnings),
-        Ok(None) => Outcome::Skipped(warnings),
+        Ok(None) => Outcome::Skipped(key, warnings),
         Err(invalid) => Outcome::Invalid(Some(key), invalid),
     }
 }

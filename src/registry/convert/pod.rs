@@ -36,6 +36,8 @@ pub struct WireMeta<'a> {
     #[serde(borrow)]
     pub namespace: Option<Str<'a>>,
     #[serde(borrow)]
+    pub resource_version: Option<Str<'a>>,
+    #[serde(borrow)]
     labels: Option<BTreeMap<Str<'a>, Str<'a>>>,
     #[serde(borrow)]
     creation_timestamp: Option<Str<'a>>,

@@ -177,7 +177,7 @@ impl Reading {
                     None => self.opaque = true,
                 }
             }
-            Outcome::Skipped(warnings) => self.warn(text, path, None, warnings),
+            Outcome::Skipped(key, warnings) => self.warn(text, path, Some(&key), warnings),
             Outcome::NotRead(kind) => self.not_read.push(kind),
             Outcome::Items(items) => {
                 let dot = if path.is_empty() { "" } else { "." };
