@@ -144,6 +144,13 @@ impl Inputs {
     pub fn apply(&mut self, change: Change, config_cluster: &ClusterId, touched: &mut Touched) {
         match change {
             Change::Cluster(id, state) => self.cluster(&id).state = state,
+            Change::Forget(id) => {
+                let Some(cluster) = self.clusters.get_mut(&id) else { return };
+                for key in cluster.keys(&id) {
+                    cluster.put(&key, None, id == *config_cluster, touched);
+                }
+                self.clusters.remove(&id);
+            }
             Change::Upsert(key, object) => {
                 let config = key.cluster == *config_cluster;
                 self.cluster(&key.cluster).put(&key, Some(object), config, touched);
@@ -312,6 +319,28 @@ impl ClusterObjects {
                 }
             }
         }
+    }
+
+    /// All of its objects.
+    fn keys(&self, id: &ClusterId) -> Vec<ObjectKey> {
+        use crate::model::Kind;
+        let mut keys = Vec::new();
+        let mut add = |kind, namespace: &Arc<str>, name: &Arc<str>| {
+            let (cluster, namespace, name) = (id.clone(), namespace.clone(), name.clone());
+            keys.push(ObjectKey { cluster, kind, namespace, name });
+        };
+        let nowhere = Arc::from("");
+        self.service_accounts.keys().for_each(|(ns, name)| add(Kind::ServiceAccount, ns, name));
+        self.services.keys().for_each(|(ns, name)| add(Kind::Service, ns, name));
+        self.slices.iter().for_each(|s| add(Kind::EndpointSlice, &s.namespace, &s.name));
+        self.pods.iter().for_each(|(ns, pods)| pods.keys().for_each(|name| add(Kind::Pod, ns, name)));
+        self.gateways.keys().for_each(|(ns, name)| add(Kind::Gateway, ns, name));
+        self.destination_rules.keys().for_each(|(ns, name)| add(Kind::DestinationRule, ns, name));
+        self.peer_authentications.keys().for_each(|(ns, name)| add(Kind::PeerAuthentication, ns, name));
+        self.nodes.keys().for_each(|name| add(Kind::Node, &nowhere, name));
+        self.namespaces.keys().for_each(|name| add(Kind::Namespace, &nowhere, name));
+        add(Kind::MeshConfig, &nowhere, &nowhere);
+        keys
     }
 
     /// A pod.

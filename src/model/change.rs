@@ -24,6 +24,8 @@ pub enum Change {
     Remove(ObjectKey),
     /// What is known about a cluster's source.
     Cluster(ClusterId, ClusterState),
+    /// The operator took the cluster away: nothing of it holds any more.
+    Forget(ClusterId),
 }
 
 /// Changes that belong together, as a source saw them.

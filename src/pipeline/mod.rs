@@ -176,10 +176,25 @@ impl Pipeline {
                 Err(_) => break,
             }
         }
+        self.note_clusters(&changes);
         let count = changes.len();
         self.state.apply(changes, event);
         debug!(changes = count, elapsed = ?event.elapsed(), "batch committed");
         self.become_ready();
+    }
+
+    /// A cluster that joins before the others are read is awaited with them, and one that is taken away is not.
+    fn note_clusters(&mut self, changes: &[Change]) {
+        if *self.ready.borrow() {
+            return;
+        }
+        for change in changes {
+            match change {
+                Change::Cluster(id, ClusterState::Syncing) => drop(self.awaited.insert(id.clone())),
+                Change::Forget(id) => drop(self.awaited.remove(id)),
+                _ => {}
+            }
+        }
     }
 
     fn become_ready(&mut self) {

@@ -46,6 +46,7 @@ const ROOT: &str = "istio-system";
 enum Step {
     Put(usize, Thing, u8),
     Remove(usize, Thing),
+    Forget(usize),
     Attach(u8),
     Detach(usize),
     Nack(usize, ResourceType, usize),
@@ -85,7 +86,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let kind = prop::sample::select(ResourceType::ALL.to_vec());
     let step = prop_oneof![
         12 => (cluster.clone(), thing.clone(), 0..6u8).prop_map(|(c, t, v)| Step::Put(c, t, v)),
-        3 => (cluster, thing).prop_map(|(c, t)| Step::Remove(c, t)),
+        3 => (cluster.clone(), thing).prop_map(|(c, t)| Step::Remove(c, t)),
+        1 => cluster.prop_map(Step::Forget),
         3 => (0..6u8).prop_map(Step::Attach),
         1 => (0..8usize).prop_map(Step::Detach),
         1 => (0..8usize, kind, 0..50usize).prop_map(|(s, k, n)| Step::Nack(s, k, n)),
@@ -390,6 +392,11 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
                 let key = identify(cluster, thing);
                 objects.remove(&key);
                 state.apply(vec![Change::Remove(key)], Instant::now());
+            }
+            Step::Forget(cluster) => {
+                let id = ClusterId::from(CLUSTERS[cluster]);
+                objects.retain(|key, _| key.cluster != id);
+                state.apply(vec![Change::Forget(id)], Instant::now());
             }
             Step::Attach(variant) => {
                 attach(&mut state, now as u64, variant);
