@@ -29,6 +29,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 /// Crates that only some modules may name.
 const OWNERS: &[(&str, &[&str])] = &[
+    ("kube::", &["registry", "status", "authn", "webhook"]),
     ("tonic::", &["grpc", "xds", "ca", "authn", "app"]),
     ("axum::", &["admin", "app"]),
     ("notify::", &["registry", "ca", "authn"]),

@@ -18,7 +18,7 @@ use super::{AdminState, answer::Refusal, endpointz, topology};
 use crate::{
     model::{ClusterId, change::ClusterState, endpoint::ServiceEndpoints, node::ProxyKind},
     pipeline::{self, Totals},
-    registry::{Severity, SourceReport, SourceStatus},
+    registry::{Severity, SourceReport},
 };
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,7 +30,7 @@ pub async fn scrape(State(admin): State<AdminState>) -> Response {
     let ready = *admin.ready.borrow();
     // Metrics that do not need the pipeline are shown even if it does not answer: that is when they are needed most.
     let tables = admin.inspector.ask(Tables::read).await;
-    let sources = admin.sources.iter().map(SourceStatus::report).collect();
+    let sources = admin.sources.reports();
     registry.register_collector(Box::new(Figures { uptime, ready, tables, sources }));
     let mut body = String::new();
     let written = text::encode_registry(&mut body, &admin.metrics)
@@ -234,7 +234,28 @@ impl Figures {
                 .iter()
                 .map(|(kind, n)| ([("cluster", source.cluster.as_str()), ("kind", kind.as_str())], *n))
         });
-        out.gauges("landbridge_source_objects", "Objects in force, by kind", objects)
+        out.gauges("landbridge_source_objects", "Objects in force, by kind", objects)?;
+        let ages = self.sources.iter().flat_map(|source| {
+            source.ages.iter().map(|(kind, age)| {
+                ([("cluster", source.cluster.as_str()), ("kind", kind.as_str())], age.as_secs() as usize)
+            })
+        });
+        out.gauges(
+            "landbridge_watch_age_seconds",
+            "Since a watch of an API server last said something; bookmarks come every minute",
+            ages,
+        )?;
+        let mut repaired = out.0.encode_descriptor(
+            "landbridge_drift_repaired",
+            "Files and objects that a slow look found changed without an event",
+            None,
+            MetricType::Counter,
+        )?;
+        for source in &self.sources {
+            let labels = [("cluster", source.cluster.as_str())];
+            ConstCounter::new(source.repairs).encode(repaired.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -28,13 +28,13 @@ mod topology;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use axum::{Router, middleware, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{model::ClusterId, pipeline::Inspector, registry::problem::SourceStatus, xds::status::Streams};
+use crate::{pipeline::Inspector, registry::Sources, xds::status::Streams};
 
 /// Version of the shapes that are ours, in `apiVersion`.
 pub const API_VERSION: &str = "landbridge/v1";
@@ -46,16 +46,14 @@ pub struct AdminState {
     pub inspector: Inspector,
     /// Whether proxies are answered.
     pub ready: watch::Receiver<bool>,
-    /// The clusters that have to be read before that.
-    pub awaited: Arc<BTreeSet<ClusterId>>,
     /// What the modules count; figures of the pipeline's tables are added at each scrape.
     pub metrics: Arc<Registry>,
     /// When the process started.
     pub started: Instant,
     /// The connected streams.
     pub streams: Arc<Streams>,
-    /// What the sources say of themselves.
-    pub sources: Vec<SourceStatus>,
+    /// What the sources say of themselves. Each has to read its cluster once before proxies are answered.
+    pub sources: Sources,
 }
 
 /// Everything but readiness, for the monitoring address. Serve it with

@@ -3,7 +3,10 @@
 use axum::{extract::State, http::StatusCode};
 
 use super::AdminState;
-use crate::model::change::ClusterState;
+use crate::{
+    model::change::ClusterState,
+    registry::{Severity, SourceReport},
+};
 
 /// 200 with an empty body once the registry is complete (istiod's answer, too), else 503 and what is missing.
 pub async fn ready(State(admin): State<AdminState>) -> (StatusCode, String) {
@@ -18,8 +21,8 @@ pub async fn ready(State(admin): State<AdminState>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, super::answer::NO_PIPELINE.to_owned());
     };
     let mut body = String::from("Not ready: proxies are not answered before every cluster was read once.\n");
-    for cluster in admin.awaited.iter() {
-        let line = match states.iter().find(|(id, _)| id == cluster).map(|(_, state)| state) {
+    for SourceReport { cluster, problems, .. } in admin.sources.reports() {
+        let line = match states.iter().find(|(id, _)| *id == cluster).map(|(_, state)| state) {
             None => format!("waiting for cluster {cluster}: nothing was heard from its source yet\n"),
             Some(ClusterState::Syncing) => {
                 format!("waiting for cluster {cluster}: its first full read is under way\n")
@@ -27,6 +30,9 @@ pub async fn ready(State(admin): State<AdminState>) -> (StatusCode, String) {
             Some(ClusterState::Synced | ClusterState::Stale { .. }) => continue,
         };
         body.push_str(&line);
+        for problem in problems.iter().filter(|p| p.severity == Severity::Error) {
+            body.push_str(&format!("  {problem}\n"));
+        }
     }
     (StatusCode::SERVICE_UNAVAILABLE, body)
 }

@@ -1,6 +1,6 @@
 //! `/debug/sourcez`: where the objects come from, and what is wrong with them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::extract::State;
 use serde::Serialize;
@@ -29,8 +29,11 @@ struct Source {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_read: Option<String>,
-    /// Files found changed without an event.
+    /// Files or objects found changed without an event.
     repairs: u64,
+    /// Since each watch of an API server last said something.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    watch_age_seconds: BTreeMap<String, f64>,
     /// In force, by kind.
     objects: BTreeMap<String, usize>,
     /// Of kinds that are not read.
@@ -52,13 +55,18 @@ fn source(report: SourceReport) -> Source {
         reason,
         last_read: report.last_read.map(rfc3339),
         repairs: report.repairs,
+        watch_age_seconds: report.ages.into_iter().map(|(kind, age)| (kind, tenths(age))).collect(),
         objects: report.objects,
         not_read: report.not_read,
         problems: report.problems,
     }
 }
 
+fn tenths(age: Duration) -> f64 {
+    (age.as_secs_f64() * 10.0).round() / 10.0
+}
+
 /// Every source.
 pub async fn sourcez(State(admin): State<AdminState>, params: Asked) -> Answer {
-    json(&params, &admin.sources.iter().map(|s| source(s.report())).collect::<Vec<_>>())
+    json(&params, &admin.sources.reports().into_iter().map(source).collect::<Vec<_>>())
 }

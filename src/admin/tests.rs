@@ -132,7 +132,7 @@ async fn streams_show_what_was_sent_accepted_and_refused_per_type() {
 #[tokio::test]
 async fn problems_of_the_input_come_with_place_and_remedy() {
     let world = World::ready().await;
-    let problem = &world.json("/debug/sourcez").await[0]["problems"][0];
+    let problem = &world.json("/debug/sourcez").await[1]["problems"][0];
     assert_eq!((&problem["file"], &problem["line"]), (&"rules.yaml".into(), &12.into()));
     assert_eq!(
         (&problem["object"], &problem["remedy"]),

@@ -3,11 +3,12 @@
 
 mod authenticate;
 mod cgroup;
+pub mod clusters;
 mod memory;
 mod secrets;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
     path::PathBuf,
@@ -26,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::clusters::{Clusters, Place};
 use crate::{
     admin::{self, AdminState},
     authn::{
@@ -44,7 +46,7 @@ use crate::{
     index::Options,
     model::{ClusterId, change::Batch},
     pipeline::{Inspector, Pipeline},
-    registry::{Settings as RegistrySettings, SourceStatus, file::FileSource},
+    registry::Settings as RegistrySettings,
     snapshot::Attacher,
     xds::{
         Access, SharedNames,
@@ -61,8 +63,10 @@ use crate::{
 pub struct Config {
     /// The cluster that this control plane belongs to, and whose Istio objects are in force.
     pub cluster_id: ClusterId,
-    /// The registered clusters.
-    pub files: Vec<FileCluster>,
+    /// The registered clusters, and where each is read from.
+    pub clusters: BTreeMap<ClusterId, Place>,
+    /// How long the first read of another cluster may take before it counts as away; none: for ever.
+    pub remote_cluster_timeout: Option<Duration>,
     /// Where the self-signed root and the development issuer's key are kept.
     pub state_dir: PathBuf,
     /// A directory in Istio's `cacerts` layout.
@@ -103,15 +107,6 @@ pub struct Config {
     pub shutdown_duration: Duration,
 }
 
-/// A cluster whose objects are files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileCluster {
-    /// Its name.
-    pub cluster: ClusterId,
-    /// Where the files are.
-    pub dir: PathBuf,
-}
-
 /// So many batches may wait for the pipeline before sources have to.
 const QUEUED_BATCHES: usize = 1024;
 
@@ -130,20 +125,26 @@ pub async fn serve(config: Config) -> Result<()> {
     let (inspector, inspections) = Inspector::new();
     let (attacher, commands) = Attacher::new();
     let (changes, batches) = mpsc::channel::<Batch>(QUEUED_BATCHES);
-    let awaited: Arc<BTreeSet<_>> = Arc::new(config.files.iter().map(|f| f.cluster.clone()).collect());
-    let (pipeline, mut complete) =
-        Pipeline::new(options(&config), (*awaited).clone(), batches, commands, inspections);
+    let awaited: BTreeSet<_> = config.clusters.keys().cloned().collect();
+    let (pipeline, mut complete) = Pipeline::new(options(&config), awaited, batches, commands, inspections);
     tasks.spawn("pipeline", pipeline.run());
-    let sources = spawn_sources(&config, changes, &mut tasks);
+    let mut clusters = Clusters::new(
+        config.cluster_id.clone(),
+        registry_settings(&config),
+        config.remote_cluster_timeout,
+        changes,
+    );
+    for (cluster, place) in &config.clusters {
+        clusters.add(cluster.clone(), place).await?;
+    }
 
     let admin = AdminState {
         inspector: inspector.clone(),
         ready: is_ready,
-        awaited,
         metrics: Arc::new(metrics),
         started,
         streams: streams.clone(),
-        sources,
+        sources: clusters.sources(),
     };
     tasks.spawn_http("http", sockets.http, admin::ready_router(admin.clone()));
     tasks.spawn_http("monitoring", sockets.monitoring, admin::router(admin));
@@ -235,24 +236,12 @@ fn options(config: &Config) -> Options {
     }
 }
 
-fn spawn_sources(config: &Config, changes: mpsc::Sender<Batch>, tasks: &mut Tasks) -> Vec<SourceStatus> {
-    let spawn = |file: &FileCluster| {
-        let mut source = FileSource::new(file.cluster.clone(), &file.dir);
-        source.settings = RegistrySettings {
-            domain: config.domain.as_str().into(),
-            failover_by_default: config.failover_by_default,
-            ..RegistrySettings::default()
-        };
-        let status = SourceStatus::new(file.cluster.clone());
-        let (changes, given) = (changes.clone(), status.clone());
-        tasks.spawn("a source of files", async move {
-            if let Err(error) = source.run(changes, given, CancellationToken::new()).await {
-                warn!(%error, "a source ended");
-            }
-        });
-        status
-    };
-    config.files.iter().map(spawn).collect()
+fn registry_settings(config: &Config) -> RegistrySettings {
+    RegistrySettings {
+        domain: config.domain.as_str().into(),
+        failover_by_default: config.failover_by_default,
+        ..RegistrySettings::default()
+    }
 }
 
 fn authenticator(config: &Config, trust_domain: &str) -> Result<Authenticator> {

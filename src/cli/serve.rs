@@ -1,25 +1,35 @@
 //! `landbridge serve`: the control plane.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
 use super::{bytes, duration};
 use crate::{
-    app::{self, Config, FileCluster},
+    app::{self, Config, clusters::Place},
     model::ClusterId,
 };
 
 /// Arguments of `landbridge serve`. Names of the environment are istiod's where the meaning is.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
-    /// The cluster that this control plane belongs to; its directory also holds the mesh's configuration.
-    #[arg(long, env = "CLUSTER_ID")]
+    /// The cluster that this control plane belongs to, which also holds the mesh's configuration. Without --kubeconfig or
+    /// --files for it, it is the cluster in whose pod this runs.
+    #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
     cluster_id: String,
-    /// A registered cluster and the directory with its Kubernetes YAML, as NAME=DIR. Once per cluster.
-    #[arg(long, env = "LANDBRIDGE_FILES", value_delimiter = ',', required = true, value_parser = file_cluster)]
-    files: Vec<FileCluster>,
+    /// The kubeconfig of the own cluster.
+    #[arg(long, env = "LANDBRIDGE_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Another cluster and its kubeconfig, as NAME=PATH; its current context is used, and a changed file is taken over.
+    #[arg(long, env = "LANDBRIDGE_KUBE", value_delimiter = ',', value_parser = kube_cluster)]
+    kube: Vec<(ClusterId, Place)>,
+    /// A cluster and the directory with its Kubernetes YAML, as NAME=DIR. Instead of an API server.
+    #[arg(long, env = "LANDBRIDGE_FILES", value_delimiter = ',', value_parser = file_cluster)]
+    files: Vec<(ClusterId, Place)>,
+    /// Proxies are answered although another cluster could not be read for so long; 0s: never.
+    #[arg(long, env = "PILOT_REMOTE_CLUSTER_TIMEOUT", default_value = "30s", value_parser = duration::parse)]
+    remote_cluster_timeout: Duration,
     /// Where the self-signed root and the development issuer's key are kept.
     #[arg(long, env = "LANDBRIDGE_STATE_DIR", default_value = "./landbridge-state")]
     state_dir: PathBuf,
@@ -106,7 +116,10 @@ impl ServeArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let Self {
             cluster_id,
+            kubeconfig,
+            kube,
             files,
+            remote_cluster_timeout,
             state_dir,
             ca_dir,
             grpc_addr,
@@ -132,22 +145,8 @@ impl ServeArgs {
         } = self;
         start_logging(log_format, &log_level)?;
         let cluster_id = ClusterId::from(cluster_id.as_str());
-        if !files.iter().any(|f| f.cluster == cluster_id) {
-            let known: Vec<_> = files.iter().map(|f| f.cluster.as_str()).collect();
-            bail!(
-                "--cluster-id {cluster_id} names none of the clusters of --files ({}): add --files {cluster_id}=DIR, \
-                 the directory with that cluster's objects",
-                known.join(", ")
-            );
-        }
-        for (i, file) in files.iter().enumerate() {
-            if files[..i].iter().any(|f| f.cluster == file.cluster) {
-                bail!(
-                    "--files names cluster {} twice: one directory per cluster, at any depth",
-                    file.cluster
-                );
-            }
-        }
+        let own = kubeconfig.map(|path| (cluster_id.clone(), Place::Kubeconfig(path)));
+        let clusters = clusters(&cluster_id, own.into_iter().chain(kube).chain(files))?;
         if workload_cert_ttl > max_workload_cert_ttl {
             bail!(
                 "--workload-cert-ttl is greater than --max-workload-cert-ttl; lower the one or raise the other"
@@ -155,7 +154,8 @@ impl ServeArgs {
         }
         let config = Config {
             cluster_id,
-            files,
+            clusters,
+            remote_cluster_timeout: Some(remote_cluster_timeout).filter(|t| !t.is_zero()),
             state_dir,
             ca_dir,
             grpc_addr,
@@ -184,13 +184,40 @@ impl ServeArgs {
     }
 }
 
-fn file_cluster(text: &str) -> Result<FileCluster, String> {
-    match text.split_once('=') {
-        Some((name, dir)) if !name.is_empty() && !dir.is_empty() => {
-            Ok(FileCluster { cluster: ClusterId::from(name), dir: dir.into() })
+/// Every cluster once; the own one from its pod's service account if nothing else is said.
+fn clusters(
+    own: &ClusterId,
+    given: impl Iterator<Item = (ClusterId, Place)>,
+) -> anyhow::Result<BTreeMap<ClusterId, Place>> {
+    let mut clusters = BTreeMap::new();
+    for (cluster, place) in given {
+        if clusters.contains_key(&cluster) {
+            bail!(
+                "cluster {cluster} is named twice by --kubeconfig, --kube and --files: a cluster is read from one place; \
+                 remove one of the two, or give one of them another name"
+            );
         }
-        _ => Err("write the cluster's name, `=` and its directory, such as east=clusters/east".to_owned()),
+        clusters.insert(cluster, place);
     }
+    clusters.entry(own.clone()).or_insert(Place::InCluster);
+    Ok(clusters)
+}
+
+fn file_cluster(text: &str) -> Result<(ClusterId, Place), String> {
+    let (cluster, dir) = named_path(text)
+        .ok_or("write the cluster's name, `=` and its directory, such as east=clusters/east")?;
+    Ok((cluster, Place::Files(dir)))
+}
+
+fn kube_cluster(text: &str) -> Result<(ClusterId, Place), String> {
+    let (cluster, path) = named_path(text)
+        .ok_or("write the cluster's name, `=` and its kubeconfig, such as west=west.kubeconfig")?;
+    Ok((cluster, Place::Kubeconfig(path)))
+}
+
+fn named_path(text: &str) -> Option<(ClusterId, PathBuf)> {
+    let (name, path) = text.split_once('=')?;
+    (!name.is_empty() && !path.is_empty()).then(|| (ClusterId::from(name), path.into()))
 }
 
 fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -78,12 +78,15 @@ pub struct SourceReport {
     pub state: ClusterState,
     /// When it was last read whole.
     pub last_read: Option<SystemTime>,
-    /// Files that a slow rescan found changed without having been told: missed events.
+    /// What a slow look at everything found changed without having been told: missed events. Files, or objects of an
+    /// API server.
     pub repairs: u64,
     /// Objects in force, by kind.
     pub objects: BTreeMap<String, usize>,
     /// Objects of kinds that are not read, by `apiVersion/kind`.
     pub not_read: BTreeMap<String, usize>,
+    /// How long each watch of an API server has been silent; there is a bookmark every minute.
+    pub ages: BTreeMap<String, Duration>,
     /// What is wrong, in the order of files and lines.
     pub problems: Vec<Problem>,
 }
@@ -102,6 +105,7 @@ impl SourceStatus {
             repairs: 0,
             objects: BTreeMap::new(),
             not_read: BTreeMap::new(),
+            ages: BTreeMap::new(),
             problems: Vec::new(),
         })))
     }
@@ -133,9 +137,9 @@ impl SourceStatus {
         self.0.lock().last_read = Some(at);
     }
 
-    /// Notes files that had changed without an event.
-    pub fn repaired(&self, files: u64) {
-        self.0.lock().repairs += files;
+    /// Notes what had changed without an event.
+    pub fn repaired(&self, count: u64) {
+        self.0.lock().repairs += count;
     }
 
     /// Replaces the counts.
@@ -147,6 +151,11 @@ impl SourceStatus {
         }
         report.objects = objects;
         report.not_read = not_read;
+    }
+
+    /// Replaces the ages.
+    pub fn set_ages(&self, ages: BTreeMap<String, Duration>) {
+        self.0.lock().ages = ages;
     }
 
     /// Replaces the problems. Each is logged once when it appears and once when it is gone.
@@ -164,6 +173,28 @@ impl SourceStatus {
             tracing::info!("solved: {problem}");
         }
         report.problems = problems;
+    }
+}
+
+/// The sources that there are, by cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Arc<Mutex<BTreeMap<ClusterId, SourceStatus>>>);
+
+impl Sources {
+    /// A source begins.
+    pub fn insert(&self, status: SourceStatus) {
+        let cluster = status.0.lock().cluster.clone();
+        self.0.lock().insert(cluster, status);
+    }
+
+    /// A source ended.
+    pub fn remove(&self, cluster: &ClusterId) {
+        self.0.lock().remove(cluster);
+    }
+
+    /// A copy of all, by cluster.
+    pub fn reports(&self) -> Vec<SourceReport> {
+        self.0.lock().values().map(SourceStatus::report).collect()
     }
 }
 

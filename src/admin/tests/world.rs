@@ -1,7 +1,6 @@
 //! Two clusters with a service in both, a gateway, a rule, and one sidecar attached.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -35,7 +34,7 @@ use crate::{
         port::{TargetPort, Transport},
     },
     pipeline::{Inspection, Inspector, State},
-    registry::{Problem, Severity, SourceStatus},
+    registry::{Problem, Severity, SourceStatus, Sources},
     snapshot::{Attacher, Attachment, ResourceType, Snapshot},
     xds::{
         Kind, Protocol,
@@ -245,6 +244,13 @@ fn stream() -> (Arc<Streams>, Connected) {
 }
 
 /// A source with a file that does not make sense.
+fn sources() -> Sources {
+    let sources = Sources::default();
+    sources.insert(SourceStatus::new("east".into()));
+    sources.insert(source());
+    sources
+}
+
 fn source() -> SourceStatus {
     let source = SourceStatus::new("west".into());
     source.set_problems(vec![Problem {
@@ -306,11 +312,10 @@ impl World {
         let state = AdminState {
             inspector,
             ready: is_ready,
-            awaited: Arc::new(BTreeSet::from(["east".into(), "west".into()])),
             metrics: Arc::new(metrics),
             started: Instant::now(),
             streams,
-            sources: vec![source()],
+            sources: sources(),
         };
         Self { router: router(state), _ready: ready, _attachment: attachment, _connected: connected }
     }

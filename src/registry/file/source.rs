@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{Batch, ClusterId},
-    registry::{Settings, SourceStatus},
+    registry::{Discovery, Settings, SourceStatus},
 };
 
 /// A directory of YAML that describes a cluster.
@@ -33,6 +33,8 @@ pub struct FileSource {
     pub settings: Settings,
     /// How long things are waited for.
     pub timing: Timing,
+    /// In the config cluster: told which namespaces are read of clusters with API servers. Files are all read.
+    pub discovery: Option<Discovery>,
 }
 
 /// How long things are waited for.
@@ -87,7 +89,13 @@ pub enum SourceError {
 impl FileSource {
     /// A source with default settings.
     pub fn new(cluster: ClusterId, dir: impl Into<PathBuf>) -> Self {
-        Self { cluster, dir: dir.into(), settings: Settings::default(), timing: Timing::default() }
+        Self {
+            cluster,
+            dir: dir.into(),
+            settings: Settings::default(),
+            timing: Timing::default(),
+            discovery: None,
+        }
     }
 
     /// Reads the directory, sends all of it and `Synced`, then whatever changes, until `shutdown` or until nobody
@@ -139,7 +147,7 @@ fn read_and_send(
     signals: mpsc::Sender<Signal>,
     received: mpsc::Receiver<Signal>,
 ) {
-    let timing = source.timing;
+    let (timing, discovery) = (source.timing, source.discovery.clone());
     let mut watching = Watching { source: source.clone(), signals, current: None, replaced: false };
     let mut gatherer = Gatherer::new(received, timing);
     let mut reader = Reader::new(source, status.clone());
@@ -159,6 +167,10 @@ fn read_and_send(
             status.repaired(look.changed_files);
         }
         watching.check(&look);
+        if let Some(discovery) = &discovery {
+            discovery.observe(&look.changes);
+            discovery.settle();
+        }
         let batch = Batch { changes: look.changes, seen };
         if !batch.changes.is_empty() && changes.blocking_send(batch).is_err() {
             return;

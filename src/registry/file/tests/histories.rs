@@ -93,6 +93,7 @@ impl Told {
                 }
                 Change::Remove(key) => assert!(self.objects.remove(&key).is_some(), "{key} was not there"),
                 Change::Cluster(..) => {}
+                Change::Forget(_) => panic!("sources do not forget"),
             }
         }
         look.again.is_none()

@@ -79,6 +79,7 @@ impl World {
                 assert!(self.objects.remove(&key).is_some(), "{key} was not there");
             }
             Change::Cluster(_, state) => self.state = state,
+            Change::Forget(_) => panic!("sources do not forget"),
         }
     }
 

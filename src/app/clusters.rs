@@ -1,0 +1,220 @@
+//! The registered clusters: a source for each, which can be added and taken away while everything runs.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result};
+use futures::FutureExt;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    model::{
+        Change, ClusterId,
+        change::{Batch, ClusterState},
+    },
+    registry::{
+        Discovery, KubeSource, Settings, SourceStatus, Sources,
+        file::FileSource,
+        kubernetes::{Access, Client, from_file, in_cluster},
+    },
+};
+
+/// Between looks at a kubeconfig file.
+const KUBECONFIG_LOOK: Duration = Duration::from_secs(10);
+/// How long new credentials may take to prove that they can read.
+const PROOF: Duration = Duration::from_secs(10);
+
+/// Where a cluster is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A directory of YAML.
+    Files(PathBuf),
+    /// The API server of a kubeconfig file's current context.
+    Kubeconfig(PathBuf),
+    /// The API server of the cluster that this runs in.
+    InCluster,
+}
+
+/// The registered clusters.
+pub struct Clusters {
+    config_cluster: ClusterId,
+    settings: Settings,
+    /// How long the first read of another cluster may take; none: for ever.
+    patience: Option<Duration>,
+    changes: mpsc::Sender<Batch>,
+    sources: Sources,
+    discovery: Discovery,
+    running: BTreeMap<ClusterId, Running>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Clusters {
+    pub fn new(
+        config_cluster: ClusterId,
+        settings: Settings,
+        patience: Option<Duration>,
+        changes: mpsc::Sender<Batch>,
+    ) -> Self {
+        Self {
+            config_cluster,
+            settings,
+            patience,
+            changes,
+            sources: Sources::default(),
+            discovery: Discovery::default(),
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// What the sources say of themselves.
+    pub fn sources(&self) -> Sources {
+        self.sources.clone()
+    }
+
+    /// Begins to read a cluster. One that is read already goes on from the new place, and keeps what is known of it until then.
+    pub async fn add(&mut self, cluster: ClusterId, place: &Place) -> Result<()> {
+        match place {
+            Place::Files(dir) => {
+                let mut source = FileSource::new(cluster.clone(), dir);
+                source.settings = self.settings.clone();
+                source.discovery = (cluster == self.config_cluster).then(|| self.discovery.clone());
+                self.start(cluster, |changes, status, stop| async move {
+                    if let Err(error) = source.run(changes, status, stop).await {
+                        warn!(%error, "a source ended");
+                    }
+                })
+                .await;
+            }
+            Place::Kubeconfig(path) => {
+                let config = from_file(path).await.with_context(|| format!("cluster {cluster}"))?;
+                let client = Client::new(&config).with_context(|| format!("cluster {cluster}"))?;
+                let source = self.kube_source(&cluster, client);
+                let access = source.access();
+                let path = path.clone();
+                self.start(cluster.clone(), |changes, status, stop| async move {
+                    let follow = follow_kubeconfig(&cluster, &path, &access);
+                    tokio::select! {
+                        () = source.run(changes, status, stop) => {}
+                        () = follow => {}
+                    }
+                })
+                .await;
+            }
+            Place::InCluster => {
+                let config = in_cluster().with_context(|| {
+                    format!("nothing says where cluster {cluster} (--cluster-id) is read from: no --kubeconfig, and none of --kube and --files is called {cluster}")
+                })?;
+                let client = Client::new(&config).with_context(|| format!("cluster {cluster}"))?;
+                let source = self.kube_source(&cluster, client);
+                self.start(cluster, |changes, status, stop| source.run(changes, status, stop)).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn kube_source(&self, cluster: &ClusterId, client: Client) -> KubeSource {
+        info!(%cluster, server = client.server(), "reading a cluster");
+        let mut source = KubeSource::new(cluster.clone(), client);
+        source.config_cluster = *cluster == self.config_cluster;
+        source.settings = self.settings.clone();
+        source.discovery = self.discovery.clone();
+        // Without the mesh's own configuration nothing should be told to anybody.
+        source.timing.patience = self.patience.filter(|_| !source.config_cluster);
+        source
+    }
+
+    async fn start<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        cluster: ClusterId,
+        source: impl FnOnce(mpsc::Sender<Batch>, SourceStatus, CancellationToken) -> F,
+    ) {
+        self.stop(&cluster).await;
+        let (status, stop) = (SourceStatus::new(cluster.clone()), CancellationToken::new());
+        self.sources.insert(status.clone());
+        let reading = source(self.changes.clone(), status.clone(), stop.clone());
+        let (changes, id) = (self.changes.clone(), cluster.clone());
+        let task = tokio::spawn(async move {
+            if AssertUnwindSafe(reading).catch_unwind().await.is_err() {
+                abandon(id, &status, &changes).await;
+            }
+        });
+        self.running.insert(cluster, Running { stop, task });
+    }
+
+    /// Takes a cluster away, with all that is known of it; whether there was one.
+    pub async fn remove(&mut self, cluster: &ClusterId) -> bool {
+        if !self.stop(cluster).await {
+            return false;
+        }
+        self.sources.remove(cluster);
+        let changes = vec![Change::Forget(cluster.clone())];
+        // Without a pipeline there is nothing to forget.
+        drop(self.changes.send(Batch { changes, seen: Instant::now() }).await);
+        info!(%cluster, "the cluster was taken away");
+        true
+    }
+
+    /// Ends a source: it sends nothing after this.
+    async fn stop(&mut self, cluster: &ClusterId) -> bool {
+        let Some(Running { stop, task }) = self.running.remove(cluster) else { return false };
+        stop.cancel();
+        if task.await.is_err() {
+            warn!(%cluster, "the source did not end as it should");
+        }
+        true
+    }
+}
+
+/// A source panicked: a bug. The other clusters go on, and what was known of this one stays in force.
+async fn abandon(cluster: ClusterId, status: &SourceStatus, changes: &mpsc::Sender<Batch>) {
+    error!(%cluster, "the source panicked; restart landbridge and report this");
+    let reason = "its source ended by a bug; restart landbridge and report this".into();
+    let state = ClusterState::Stale { since: SystemTime::now(), reason };
+    status.set_state(state.clone());
+    let changes_of = vec![Change::Cluster(cluster, state)];
+    drop(changes.send(Batch { changes: changes_of, seen: Instant::now() }).await);
+}
+
+/// Takes over the credentials and the address of a kubeconfig whenever the file changes; what cannot be used is said, and
+/// the old ones stay.
+async fn follow_kubeconfig(cluster: &ClusterId, path: &Path, access: &Access) {
+    let fingerprint = async || {
+        let bytes = tokio::fs::read(path).await.ok()?;
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        Some(hasher.finish())
+    };
+    let mut used = fingerprint().await;
+    loop {
+        tokio::time::sleep(KUBECONFIG_LOOK).await;
+        let now = fingerprint().await;
+        if now.is_none() || now == used {
+            continue;
+        }
+        match replace(path, access).await {
+            Ok(()) => {
+                info!(%cluster, path = %path.display(), "new credentials are in use");
+                used = now;
+            }
+            // Tried again at the next look: the API server may be away.
+            Err(error) => warn!(%cluster, "the new kubeconfig is not used, the old one stays: {error:#}"),
+        }
+    }
+}
+
+async fn replace(path: &Path, access: &Access) -> Result<()> {
+    let config = from_file(path).await?;
+    let client = Client::new(&config)?;
+    access.replace(client, PROOF).await.with_context(|| format!("kubeconfig {}", path.display()))
+}

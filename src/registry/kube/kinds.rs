@@ -1,0 +1,148 @@
+//! What is read of a cluster.
+
+use crate::model::Kind;
+
+/// A collection of an API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Resource {
+    /// What its objects are.
+    pub kind: Kind,
+    /// Empty for the core group.
+    group: &'static str,
+    /// Those of its versions that have the shape that is read, the preferred one first.
+    versions: &'static [&'static str],
+    plural: &'static str,
+    /// Which of them.
+    which: Which,
+    /// What its absence means.
+    pub need: Need,
+}
+
+/// Which objects of a collection.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    All,
+    /// By fields.
+    Fields(&'static str),
+    /// One, in the root namespace.
+    OfRoot(&'static str),
+}
+
+/// What it means that a collection cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The cluster is not read whole without it.
+    Always,
+    /// It is said, and the cluster counts as read whole: some reader roles do not allow it.
+    Allowed,
+    /// A custom resource: the same, and it may be installed later.
+    Installed,
+}
+
+impl Resource {
+    const fn core(kind: Kind, plural: &'static str, which: Which, need: Need) -> Self {
+        Self { kind, group: "", versions: &["v1"], plural, which, need }
+    }
+
+    const fn istio(
+        kind: Kind,
+        group: &'static str,
+        versions: &'static [&'static str],
+        plural: &'static str,
+    ) -> Self {
+        Self { kind, group, versions, plural, which: Which::All, need: Need::Installed }
+    }
+}
+
+/// Of every cluster.
+const EVERYWHERE: &[Resource] = &[
+    Resource::core(Kind::MeshConfig, "configmaps", Which::OfRoot("istio"), Need::Allowed),
+    Resource::core(Kind::Namespace, "namespaces", Which::All, Need::Always),
+    Resource::core(Kind::Node, "nodes", Which::All, Need::Always),
+    Resource::core(Kind::ServiceAccount, "serviceaccounts", Which::All, Need::Allowed),
+    Resource::core(Kind::Service, "services", Which::All, Need::Always),
+    // As Istio: a failed pod has no address any more that anybody should know.
+    Resource::core(Kind::Pod, "pods", Which::Fields("status.phase!=Failed"), Need::Always),
+    Resource {
+        kind: Kind::EndpointSlice,
+        group: "discovery.k8s.io",
+        versions: &["v1"],
+        plural: "endpointslices",
+        which: Which::All,
+        need: Need::Always,
+    },
+];
+
+const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+
+/// Of the config cluster: Istio's objects are in force only there.
+const CONFIG: &[Resource] = &[
+    Resource::istio(Kind::Gateway, "networking.istio.io", NETWORKING, "gateways"),
+    Resource::istio(Kind::DestinationRule, "networking.istio.io", NETWORKING, "destinationrules"),
+    Resource::istio(Kind::PeerAuthentication, "security.istio.io", &["v1", "v1beta1"], "peerauthentications"),
+];
+
+/// What is read of a cluster.
+pub fn resources(config_cluster: bool) -> impl Iterator<Item = Resource> {
+    let config = if config_cluster { CONFIG } else { &[] };
+    EVERYWHERE.iter().chain(config).copied()
+}
+
+// === impl Resource ===
+
+impl Resource {
+    /// The path of a version of the collection; none if there are no more versions.
+    pub fn path(&self, version: usize, root_namespace: &str) -> Option<String> {
+        let version = self.versions.get(version)?;
+        let Self { group, plural, .. } = self;
+        let api =
+            if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        Some(match self.which {
+            Which::All => format!("{api}/{plural}?"),
+            Which::Fields(fields) => format!("{api}/{plural}?fieldSelector={}&", escaped(fields)),
+            Which::OfRoot(name) => {
+                format!("{api}/namespaces/{root_namespace}/{plural}?fieldSelector=metadata.name%3D{name}&")
+            }
+        })
+    }
+
+    /// The path of the definition of a custom resource.
+    pub fn definition(&self) -> String {
+        let Self { group, plural, .. } = self;
+        format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.{group}")
+    }
+
+    /// Whether discovery selectors leave some of it out.
+    pub fn is_selected(&self) -> bool {
+        !matches!(self.kind, Kind::Namespace | Kind::Node | Kind::MeshConfig)
+    }
+
+    /// `endpointslices.discovery.k8s.io`, as people write it.
+    pub fn name(&self) -> String {
+        let Self { group, plural, .. } = self;
+        if group.is_empty() { (*plural).to_owned() } else { format!("{plural}.{group}") }
+    }
+}
+
+fn escaped(fields: &str) -> String {
+    fields.replace('!', "%21").replace('=', "%3D")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let all: Vec<_> = resources(true).map(|r| r.path(0, "istio-system").unwrap_or_default()).collect();
+        assert!(all.contains(&"/api/v1/pods?fieldSelector=status.phase%21%3DFailed&".to_owned()), "{all:?}");
+        assert!(all.contains(&"/apis/discovery.k8s.io/v1/endpointslices?".to_owned()), "{all:?}");
+        let mesh = "/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Distio&";
+        assert!(all.contains(&mesh.to_owned()), "{all:?}");
+        let rule = resources(true).find(|r| r.kind == Kind::DestinationRule).expect("is read");
+        let of = |version| rule.path(version, "istio-system");
+        assert_eq!(of(2).as_deref(), Some("/apis/networking.istio.io/v1alpha3/destinationrules?"));
+        assert_eq!((of(3), rule.name().as_str()), (None, "destinationrules.networking.istio.io"));
+        assert!(resources(false).all(|r| r.need != Need::Installed));
+    }
+}

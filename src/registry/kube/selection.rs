@@ -1,0 +1,83 @@
+//! Which namespaces are read: `discoverySelectors` of the mesh's configuration.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::model::{Change, Kind, Object, selector::LabelSelector};
+
+/// Selectors, of which any selects; none select everything.
+pub type Selectors = Arc<[LabelSelector]>;
+
+/// What the mesh's configuration selects, told by the source of the config cluster to the sources of all clusters. Nothing
+/// is known before that source has read whether there is such a configuration.
+#[derive(Clone, Debug)]
+pub struct Discovery(Arc<watch::Sender<Option<Selectors>>>);
+
+/// The namespaces of a cluster that are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    #[default]
+    All,
+    /// These.
+    Only(HashSet<Arc<str>>),
+}
+
+// === impl Discovery ===
+
+impl Default for Discovery {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Discovery {
+    /// Takes note of changes of the config cluster.
+    pub fn observe(&self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Upsert(_, Object::MeshConfig(mesh)) => {
+                    self.set(mesh.discovery_selectors.as_slice().into())
+                }
+                Change::Remove(key) if key.kind == Kind::MeshConfig => self.set(Arc::default()),
+                _ => {}
+            }
+        }
+    }
+
+    /// There is no configuration, or none can be read for now: everything is selected until there is one.
+    pub fn settle(&self) {
+        self.0.send_if_modified(|known| {
+            let news = known.is_none();
+            known.get_or_insert_default();
+            news
+        });
+    }
+
+    fn set(&self, selectors: Selectors) {
+        self.0.send_if_modified(|known| {
+            let news = known.as_ref() != Some(&selectors);
+            *known = Some(selectors);
+            news
+        });
+    }
+
+    /// What is known, now and later.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Selectors>> {
+        self.0.subscribe()
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Whether objects of this kind in this namespace are read.
+    pub fn includes(&self, kind: Kind, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            _ if matches!(kind, Kind::Namespace | Kind::Node | Kind::MeshConfig) => true,
+            Self::Only(namespaces) => namespaces.contains(namespace),
+        }
+    }
+}
