@@ -208,6 +208,10 @@ impl Session<'_> {
         let mut patient = true;
         loop {
             let stopped = self.waiting == 0 && self.stops_reading();
+            if stopped {
+                // What it misses from now on is not missed by accident.
+                self.link.leave();
+            }
             let next = async {
                 if stopped {
                     return std::future::pending().await;
