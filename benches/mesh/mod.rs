@@ -185,6 +185,7 @@ fn proxy(i: usize) -> Proxy {
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
         virtual_hosts: VirtualHosts::OneByOne,
+        one_by_one_above: None,
         dns_domain: format!("{ns}.svc.cluster.local").into(),
         istio_version: None,
         user_agent: None,

@@ -44,7 +44,7 @@ fn parse_types(list: &str) -> Result<Vec<ResourceType>, Refusal> {
         .filter(|t| !t.is_empty())
         .map(|name| match name.to_ascii_lowercase().as_str() {
             "clusters" | "cluster" | "cds" => Ok(ResourceType::Cluster),
-            "endpoints" | "endpoint" | "eds" => Ok(ResourceType::Endpoint),
+            "endpoints" | "endpoint" | "eds" | "leds" => Ok(ResourceType::Endpoint),
             "listeners" | "listener" | "lds" => Ok(ResourceType::Listener),
             "routes" | "route" | "rds" | "vhds" => Ok(ResourceType::Route),
             _ => Err(Refusal::bad(format!(
@@ -70,9 +70,10 @@ fn section(kind: ResourceType, snapshot: &Snapshot) -> Value {
             "version_info": version,
             "dynamic_active_clusters": entries(resources, "cluster"),
         }),
-        ResourceType::Endpoint => json!({
+        // As in Envoy's dump, an assignment is shown with the endpoints that came on their own.
+        ResourceType::Endpoint | ResourceType::LbEndpoint => json!({
             "@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump",
-            "dynamic_endpoint_configs": entries(resources, "endpoint_config"),
+            "dynamic_endpoint_configs": with_endpoints(entries(&snapshot.endpoints, "endpoint_config"), snapshot),
         }),
         ResourceType::Listener => {
             let listeners = sorted(resources).into_iter().map(|encoded| {
@@ -110,6 +111,24 @@ fn with_hosts(mut routes: Vec<Value>, snapshot: &Snapshot) -> Vec<Value> {
         }
     }
     routes
+}
+
+fn with_endpoints(mut assignments: Vec<Value>, snapshot: &Snapshot) -> Vec<Value> {
+    for group in
+        assignments.iter_mut().filter_map(|a| a["endpoint_config"]["endpoints"].as_array_mut()).flatten()
+    {
+        let name = &group["leds_cluster_locality_config"]["leds_collection_name"];
+        let Some(prefix) = name.as_str().and_then(|name| name.strip_suffix('*')) else { continue };
+        let endpoints = snapshot.lb_endpoints.with_prefix(prefix).map(|endpoint| {
+            let mut endpoint = message(endpoint);
+            if let Value::Object(fields) = &mut endpoint {
+                fields.remove("@type");
+            }
+            endpoint
+        });
+        group["lb_endpoints"] = endpoints.collect();
+    }
+    assignments
 }
 
 fn entries(resources: &Resources, field: &str) -> Vec<Value> {

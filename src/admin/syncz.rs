@@ -20,9 +20,10 @@ use crate::{
 };
 
 /// The types that every proxy has, by their short names and type URLs.
-pub const TYPES: [(&str, &str); 5] = [
+pub const TYPES: [(&str, &str); 6] = [
     ("CDS", ResourceType::Cluster.type_url()),
     ("EDS", ResourceType::Endpoint.type_url()),
+    ("LEDS", ResourceType::LbEndpoint.type_url()),
     ("LDS", ResourceType::Listener.type_url()),
     ("RDS", ResourceType::Route.type_url()),
     ("VHDS", ResourceType::VirtualHost.type_url()),

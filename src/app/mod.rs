@@ -95,6 +95,10 @@ pub struct Config {
     pub failover_by_default: bool,
     /// Virtual hosts one by one for proxies that can take them.
     pub enable_vhds: bool,
+    /// Endpoints of large assignments one by one for proxies that can take them.
+    pub enable_leds: bool,
+    /// Assignments of more endpoints than this are large.
+    pub leds_above: usize,
     /// Suffix of service hosts.
     pub domain: String,
     /// Connections are asked to move on after about this long.
@@ -177,7 +181,12 @@ pub async fn serve(config: Config) -> Result<()> {
         names: SharedNames::default(),
         metrics: xds_metrics,
         overload: overload.clone(),
-        settings: XdsSettings { enable_vhds: config.enable_vhds, ..XdsSettings::default() },
+        settings: XdsSettings {
+            enable_vhds: config.enable_vhds,
+            enable_leds: config.enable_leds,
+            leds_above: config.leds_above,
+            ..XdsSettings::default()
+        },
     });
     let settings = ConnectionSettings {
         max_age: Some(config.max_connection_age),

@@ -78,6 +78,9 @@ pub struct BootstrapArgs {
     /// Virtual hosts one by one, or not; as the control plane likes it, if not given. Delta only.
     #[arg(long, env = "ISTIO_META_ENABLE_VHDS")]
     enable_vhds: Option<bool>,
+    /// Endpoints of large services one by one, or not; as the control plane likes it, if not given. Delta only.
+    #[arg(long, env = "ISTIO_META_ENABLE_LEDS")]
+    enable_leds: Option<bool>,
     /// Variant of the xDS protocol.
     #[arg(long, env = "LANDBRIDGE_XDS_PROTOCOL", value_enum, default_value = "delta")]
     protocol: Protocol,

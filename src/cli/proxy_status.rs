@@ -65,8 +65,19 @@ fn select(all: Vec<SyncStatus>, wanted: &str) -> Result<Vec<SyncStatus>> {
 }
 
 fn list(proxies: &[SyncStatus]) -> Table {
-    let mut table =
-        Table::new(&["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "VHDS", "LAST-NACK"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "CLUSTER",
+        "KIND",
+        "VERSION",
+        "CDS",
+        "EDS",
+        "LEDS",
+        "LDS",
+        "RDS",
+        "VHDS",
+        "LAST-NACK",
+    ]);
     for proxy in proxies {
         let states = TYPES.map(|(_, url)| word(proxy.resources.get(url)).to_owned());
         let head =
@@ -151,7 +162,7 @@ mod tests {
             "resources": {
                 TYPES[0].1: { "sent": "c1", "acked": "c1", "state": "SYNCED", "names": 0, "wildcard": true },
                 TYPES[1].1: { "state": "NOT_SENT", "names": 3, "wildcard": false },
-                TYPES[2].1: { "sent": "l2", "state": "NACK", "names": 0, "wildcard": true,
+                TYPES[3].1: { "sent": "l2", "state": "NACK", "names": 0, "wildcard": true,
                     "lastError": "Error adding listener", "lastErrorTime": "2026-01-02T03:04:05.678Z" },
             },
             "connection": 1, "address": "10.0.0.1:4000", "protocol": "delta",
@@ -169,7 +180,7 @@ mod tests {
             .collect();
         assert_eq!(
             words[0],
-            ["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LDS", "RDS", "VHDS", "LAST-NACK"]
+            ["NAME", "CLUSTER", "KIND", "VERSION", "CDS", "EDS", "LEDS", "LDS", "RDS", "VHDS", "LAST-NACK"]
         );
         assert_eq!(
             words[1],
@@ -180,6 +191,7 @@ mod tests {
                 "envoy/1.40.0",
                 "SYNCED",
                 "NOT SENT",
+                "-",
                 "NACK",
                 "-",
                 "-",

@@ -76,6 +76,13 @@ pub struct ServeArgs {
     /// sends one and not the whole route table. A proxy's metadata ENABLE_VHDS is stronger.
     #[arg(long, env = "LANDBRIDGE_ENABLE_VHDS", default_value_t = true, action = clap::ArgAction::Set)]
     enable_vhds: bool,
+    /// Delta proxies from Envoy 1.38 on get the endpoints of large services as resources of their own (LEDS), so that a change
+    /// sends one and not the whole assignment. A proxy's metadata ENABLE_LEDS is stronger.
+    #[arg(long, env = "LANDBRIDGE_ENABLE_LEDS", default_value_t = true, action = clap::ArgAction::Set)]
+    enable_leds: bool,
+    /// Services are large for that when a proxy sees more endpoints of one of their ports than this.
+    #[arg(long, env = "LANDBRIDGE_LEDS_ABOVE", default_value_t = 200)]
+    leds_above: usize,
     /// Suffix of service hosts.
     #[arg(long, env = "LANDBRIDGE_DOMAIN", default_value = "cluster.local")]
     domain: String,
@@ -135,6 +142,8 @@ impl ServeArgs {
             custom_host,
             failover_by_default,
             enable_vhds,
+            enable_leds,
+            leds_above,
             domain,
             keepalive_max_server_connection_age,
             memory_limit,
@@ -170,6 +179,8 @@ impl ServeArgs {
             custom_hosts: custom_host,
             failover_by_default,
             enable_vhds,
+            enable_leds,
+            leds_above,
             domain,
             max_connection_age: keepalive_max_server_connection_age,
             memory_limit,

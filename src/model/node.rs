@@ -95,6 +95,9 @@ pub struct Proxy {
     pub secrets: SecretSource,
     /// What its stream, its version and its metadata allow.
     pub virtual_hosts: VirtualHosts,
+    /// Load assignments of more endpoints than this reach it endpoint by endpoint (LEDS), which only Delta streams can
+    /// carry, if its version and its metadata allow it. None: all are whole.
+    pub one_by_one_above: Option<usize>,
     /// DNS domain of the node id, e.g. `production.svc.cluster.local`.
     pub dns_domain: Arc<str>,
     /// Metadata ISTIO_VERSION, for display.

@@ -186,12 +186,14 @@ fn snapshot(joined: &[(ResourceType, LayerId)], layers: &Layers, epoch: u64, eve
         let of_kind = joined.iter().filter(|(layer, _)| *layer == kind);
         Resources::new(of_kind.map(|(_, id)| layers.set(*id)).collect())
     };
+    let of_assignments = joined.iter().filter(|(layer, _)| *layer == ResourceType::Endpoint);
     Snapshot {
         epoch,
         committed: Instant::now(),
         event,
         clusters: of(ResourceType::Cluster),
         endpoints: of(ResourceType::Endpoint),
+        lb_endpoints: Resources::new(of_assignments.filter_map(|(_, id)| layers.pieces(*id)).collect()),
         listeners: of(ResourceType::Listener),
         routes: of(ResourceType::Route),
         virtual_hosts: of(ResourceType::VirtualHost),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -15,7 +16,8 @@ use super::{
 };
 use crate::{
     index::Index,
-    resource::Built,
+    model::ObjectKey,
+    resource::{Built, eds::Pieces},
     snapshot::{Encoded, ResourceSet, ResourceType, Version},
 };
 
@@ -29,7 +31,11 @@ pub struct Layer {
     pub set: ResourceSet,
     /// The classes that see it; a layer without any is dropped.
     pub classes: BTreeSet<ClassId>,
+    /// The endpoints that assignments leave out.
+    pub pieces: ResourceSet,
     units: BTreeMap<Unit, Vec<Arc<str>>>,
+    /// What the names of an assignment's pieces begin with.
+    prefixes: HashMap<Arc<str>, Arc<str>>,
     /// The bytes before the present ones, to fall back to when those are refused. Not kept for assignments, which are
     /// many, large and never refused for what they say.
     previous: HashMap<Arc<str>, Arc<Encoded>>,
@@ -77,6 +83,7 @@ impl Layer {
         for name in gone.into_iter().filter(|name| !built_names.contains(name)) {
             changed |= self.set.remove(&name).is_some();
             self.previous.remove(&name);
+            changed |= self.put_pieces(&name, None, &Arc::from([]), quarantine, totals);
         }
         changed
     }
@@ -94,14 +101,11 @@ impl Layer {
         let mut names = Vec::with_capacity(built.len());
         for resource in built {
             let name = resource.name.clone();
-            let encoded = Encoded::new(
-                name.clone(),
-                kind.type_url(),
-                &resource.message,
-                resource.waits_for,
-                resource.sources.into(),
-            );
+            let (encoded, pieces) = encode(resource, kind);
             names.push(name.clone());
+            if pieces.is_some() || !self.prefixes.is_empty() {
+                changed |= self.put_pieces(&name, pieces.as_deref(), &encoded.sources, quarantine, totals);
+            }
             let present = self.set.get(&name);
             if present.is_some_and(|p| p.version == encoded.version)
                 || (!quarantine.is_empty() && quarantine.contains(&(kind, name.clone(), encoded.version)))
@@ -123,6 +127,61 @@ impl Layer {
         changed
     }
 
+    /// Makes the pieces of an assignment these. Takes time for each, and memory for those that changed.
+    fn put_pieces(
+        &mut self,
+        name: &Arc<str>,
+        pieces: Option<&Pieces>,
+        sources: &Arc<[ObjectKey]>,
+        quarantine: &Quarantine,
+        totals: &mut Totals,
+    ) -> bool {
+        const KIND: ResourceType = ResourceType::LbEndpoint;
+        let mut changed = false;
+        let before = match pieces {
+            Some(pieces) => self.prefixes.insert(name.clone(), pieces.prefix.clone()),
+            None => self.prefixes.remove(name),
+        };
+        if let Some(before) = before.filter(|before| pieces.is_none_or(|p| p.prefix != *before)) {
+            changed = true;
+            let gone: Vec<_> = with_prefix(&self.pieces, &before).map(|(name, _)| name.clone()).collect();
+            gone.iter().for_each(|name| drop(self.pieces.remove(name)));
+        }
+        for collection in pieces.into_iter().flat_map(|pieces| &pieces.collections) {
+            let present = self.pieces.clone();
+            let mut present = with_prefix(&present, &collection.prefix).peekable();
+            collection.for_each(|name, message| {
+                while let Some((gone, _)) = present.next_if(|(present, _)| ***present < *name) {
+                    changed = true;
+                    self.pieces.remove(gone);
+                }
+                let known = present.next_if(|(present, _)| ***present == *name).map(|(_, known)| known);
+                if known.is_some_and(|known| known.version == Version::of(message)) {
+                    return;
+                }
+                let name: Arc<str> = name.into();
+                let encoded = Encoded::new(name.clone(), KIND.type_url(), message, None, sources.clone());
+                if quarantine.contains(&(KIND, name.clone(), encoded.version)) {
+                    return;
+                }
+                totals.resources += 1;
+                changed = true;
+                self.pieces.insert(name, Arc::new(encoded));
+            });
+            for (gone, _) in present {
+                changed = true;
+                self.pieces.remove(gone);
+            }
+        }
+        changed
+    }
+
+    /// Withholds a refused piece; tells whether it was published here.
+    pub fn withdraw_piece(&mut self, name: &Arc<str>, version: Version) -> bool {
+        let published = self.pieces.get(name).is_some_and(|e| e.version == version);
+        published && self.pieces.remove(name).is_some()
+    }
+
     /// Goes back to the last good bytes of a refused resource, or withholds it; tells whether it was published here.
     pub fn withdraw(&mut self, name: &Arc<str>, version: Version) -> bool {
         if self.set.get(name).is_none_or(|e| e.version != version) {
@@ -134,4 +193,26 @@ impl Layer {
         }
         true
     }
+}
+
+/// In the order of names.
+fn with_prefix<'a>(
+    set: &'a ResourceSet,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Encoded>)> {
+    let from = (Bound::Included(prefix), Bound::Unbounded);
+    set.range::<_, str>(from).take_while(move |(name, _)| name.starts_with(prefix))
+}
+
+/// Puts a resource into its envelope. One with pieces exists in two spellings.
+fn encode(resource: Built, kind: ResourceType) -> (Encoded, Option<Box<Pieces>>) {
+    let Built { name, message, waits_for, pieces, sources } = resource;
+    let (url, sources): (_, Arc<[ObjectKey]>) = (kind.type_url(), sources.into());
+    let encoded = match &pieces {
+        Some(pieces) => {
+            Encoded::in_two_spellings(&name, url, [&message, &pieces.respelt], waits_for, sources)
+        }
+        None => Encoded::new(name, url, &message, waits_for, sources),
+    };
+    (encoded, pieces)
 }

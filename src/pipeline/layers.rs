@@ -17,7 +17,7 @@ use super::{
 use crate::{
     index::{Delta, Index},
     model::ObjectKey,
-    snapshot::{Nack, ResourceSet},
+    snapshot::{Nack, ResourceSet, ResourceType},
 };
 
 /// At most so many refusals are remembered; the oldest go first.
@@ -96,6 +96,12 @@ impl Layers {
         self.slots.get(&id).map(|(_, layer)| layer.set.clone()).unwrap_or_default()
     }
 
+    /// The endpoints that a layer's assignments leave out, if it leaves out any.
+    pub fn pieces(&self, id: LayerId) -> Option<ResourceSet> {
+        let (key, layer) = self.slots.get(&id)?;
+        key.has_pieces().then(|| layer.pieces.clone())
+    }
+
     /// Every layer, with what it publishes.
     pub fn iter(&self) -> impl Iterator<Item = (&LayerKey, &Layer)> {
         self.slots.values().map(|(key, layer)| (key, layer))
@@ -129,11 +135,18 @@ impl Layers {
     pub fn quarantine(&mut self, nack: Nack) -> Vec<ClassId> {
         let mut touched = Vec::new();
         let mut sources: Arc<[ObjectKey]> = Arc::new([]);
-        for (key, layer) in self.slots.values_mut().filter(|(key, _)| key.kind() == nack.kind) {
-            if let Some(encoded) = layer.set.get(&nack.name).filter(|e| e.version == nack.version) {
+        let piece = nack.kind == ResourceType::LbEndpoint;
+        let kind = if piece { ResourceType::Endpoint } else { nack.kind };
+        for (key, layer) in self.slots.values_mut().filter(|(key, _)| key.kind() == kind) {
+            let set = if piece { &layer.pieces } else { &layer.set };
+            if let Some(encoded) = set.get(&nack.name).filter(|e| e.version == nack.version) {
                 sources = encoded.sources.clone();
             }
-            if layer.withdraw(&nack.name, nack.version) {
+            let withdrawn = match piece {
+                true => layer.withdraw_piece(&nack.name, nack.version),
+                false => layer.withdraw(&nack.name, nack.version),
+            };
+            if withdrawn {
                 warn!(layer = %key.describe(), name = %nack.name, reason = %nack.reason, ?sources, "a proxy refused a resource; it stays at its last good bytes until its objects change");
                 touched.extend(&layer.classes);
             }

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use landbridge_proto::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use landbridge_proto::envoy::config::{
+    endpoint::v3::{ClusterLoadAssignment, locality_lb_endpoints::LbConfig},
+    route::v3::{RouteConfiguration, VirtualHost},
+};
 use proptest::prelude::*;
 use prost::Message;
 use tokio::sync::oneshot;
@@ -351,6 +354,7 @@ fn proxy(variant: u8) -> Proxy {
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
         virtual_hosts: if variant == 2 { VirtualHosts::Together } else { VirtualHosts::OneByOne },
+        one_by_one_above: [None, Some(0), Some(1), Some(2), Some(1), None][usize::from(variant)],
         dns_domain: format!("{namespace}.svc.cluster.local").into(),
         istio_version: None,
         user_agent: None,
@@ -456,8 +460,40 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
     }
     if refused.is_empty() {
         published.values().try_for_each(|snapshot| no_domain_occurs_twice(snapshot))?;
+        published.values().try_for_each(|snapshot| no_collection_is_empty(snapshot))?;
     }
     prop_assert_eq!(state.totals.failed_builds, 0);
+    Ok(())
+}
+
+/// A cluster would become warm without endpoints, or wait for ever; and no endpoint is without a place.
+fn no_collection_is_empty(snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    let mut found = 0;
+    for assignment in snapshot.endpoints.iter() {
+        let spellings = [Some(assignment), assignment.respelt.as_ref()];
+        let [first, second] = spellings.map(|spelling| spelling.map(|s| decode::<ClusterLoadAssignment>(s)));
+        let groups = first.into_iter().flat_map(|assignment| assignment.endpoints);
+        let again = second.map(|second| second.endpoints);
+        for (i, group) in groups.enumerate() {
+            let Some(LbConfig::LedsClusterLocalityConfig(config)) = &group.lb_config else {
+                prop_assert!(again.is_none() && assignment.waits_for.is_none());
+                continue;
+            };
+            let same =
+                again.as_ref().and_then(|again| again.get(i)).and_then(|group| group.lb_config.clone());
+            let Some(LbConfig::LedsClusterLocalityConfig(same)) = same else {
+                return Err(TestCaseError::fail("two spellings"));
+            };
+            prop_assert_eq!(&same.leds_collection_name, &config.leds_collection_name);
+            prop_assert_ne!(&same.leds_config, &config.leds_config);
+            let prefix = config.leds_collection_name.trim_end_matches('*');
+            prop_assert!(prefix.starts_with(&**assignment.waits_for.as_ref().expect("it waits")));
+            let members = snapshot.lb_endpoints.with_prefix(prefix).count();
+            prop_assert_ne!(members, 0, "{}", prefix);
+            found += members;
+        }
+    }
+    prop_assert_eq!(found, snapshot.lb_endpoints.len());
     Ok(())
 }
 
@@ -507,8 +543,8 @@ fn a_new_service_is_built_alone() {
     let changed = |kind| after.get(kind).diff(before.get(kind)).len();
     assert_eq!(
         ResourceType::ALL.map(changed),
-        [1, 1, 0, 0, 1],
-        "clusters, endpoints, listeners, routes, hosts"
+        [1, 1, 0, 0, 0, 1],
+        "clusters, assignments, endpoints, listeners, routes, hosts"
     );
     assert_eq!(state.totals.resources - built, 3);
 }

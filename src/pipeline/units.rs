@@ -120,6 +120,11 @@ impl LayerKey {
         }
     }
 
+    /// Whether some of its resources may leave out what are resources of their own, built with them.
+    pub fn has_pieces(&self) -> bool {
+        matches!(self, Self::Endpoints(view) if view.one_by_one_above.is_some())
+    }
+
     /// All units that the registry gives rise to.
     pub fn units(&self, index: &Index) -> Vec<Unit> {
         let services = || index.services().map(|s| Unit::Service(s.key.clone()));

@@ -40,9 +40,11 @@ pub struct Built {
     pub name: Arc<str>,
     /// The encoded Envoy message, the same bytes for the same input.
     pub message: Vec<u8>,
-    /// For an EDS cluster: the load assignment that it waits for. For a route configuration without its hosts: what
-    /// their names begin with.
+    /// For an EDS cluster: the load assignment that it waits for. For a route configuration without its hosts, or an
+    /// assignment without its endpoints: what their names begin with.
     pub waits_for: Option<Arc<str>>,
+    /// What a load assignment leaves out.
+    pub pieces: Option<Box<eds::Pieces>>,
     /// The objects that it was built from.
     pub sources: Vec<ObjectKey>,
 }
@@ -50,6 +52,6 @@ pub struct Built {
 impl Built {
     /// Encodes a message.
     pub fn new(name: impl Into<Arc<str>>, message: &impl Message, sources: Vec<ObjectKey>) -> Self {
-        Self { name: name.into(), message: message.encode_to_vec(), waits_for: None, sources }
+        Self { name: name.into(), message: message.encode_to_vec(), waits_for: None, pieces: None, sources }
     }
 }

@@ -13,6 +13,24 @@ use crate::model::ObjectKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
+impl Version {
+    /// That of an encoded message.
+    pub fn of(message: &[u8]) -> Self {
+        Self(xxh3_64(message))
+    }
+
+    /// The version of a resource's first or second spelling, which the lowest bit tells.
+    #[must_use]
+    pub fn spelt(self, second: bool) -> Self {
+        Self(self.0 & !1 | u64::from(second))
+    }
+
+    /// Whether it is a second spelling's, if it is that of a resource with two.
+    pub fn is_respelt(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -44,8 +62,12 @@ pub struct Encoded {
     ///
     /// - For an EDS cluster: the load assignment. A cluster that is sent again owes it on the same stream (`envoy.md` 8:
     ///   Envoy re-warms it and, with Delta, does not ask).
-    /// - For a route configuration whose virtual hosts are resources of their own: what their names begin with.
+    /// - For a route configuration whose virtual hosts are resources of their own, and an assignment whose endpoints are:
+    ///   what their names begin with.
     pub waits_for: Option<Arc<str>>,
+    /// The same in other words, with another version. Only for an assignment whose endpoints are resources of their own: a
+    /// client that had it on another stream gets the spelling that it did not have (see [`Version::spelt`]).
+    pub respelt: Option<Arc<Encoded>>,
     /// The objects that it was built from, for people who look at a rejected one.
     pub sources: Arc<[ObjectKey]>,
 }
@@ -59,7 +81,7 @@ impl Encoded {
         waits_for: Option<Arc<str>>,
         sources: Arc<[ObjectKey]>,
     ) -> Self {
-        let version = Version(xxh3_64(message));
+        let version = Version::of(message);
         Self::with_version(name, type_url, message, version, waits_for, sources)
     }
 
@@ -85,7 +107,33 @@ impl Encoded {
         let any_at = bytes.len();
         put_field(&mut bytes, 1, type_url.as_bytes());
         put_field(&mut bytes, 2, message);
-        Self { name, version, bytes: bytes.freeze(), resource_at, any_field_at, any_at, waits_for, sources }
+        Self {
+            name,
+            version,
+            bytes: bytes.freeze(),
+            resource_at,
+            any_field_at,
+            any_at,
+            waits_for,
+            respelt: None,
+            sources,
+        }
+    }
+
+    /// A resource in two spellings, `[first, second]`, of which [`Self::respelt`] is the second.
+    pub fn in_two_spellings(
+        name: &Arc<str>,
+        type_url: &str,
+        messages: [&[u8]; 2],
+        waits_for: Option<Arc<str>>,
+        sources: Arc<[ObjectKey]>,
+    ) -> Self {
+        let version = Version::of(messages[0]);
+        let [first, second] = [false, true].map(|second| {
+            let (message, version) = (messages[usize::from(second)], version.spelt(second));
+            Self::with_version(name.clone(), type_url, message, version, waits_for.clone(), sources.clone())
+        });
+        Self { respelt: Some(Arc::new(second)), ..first }
     }
 
     /// The encoded `Resource` of a Delta response.

@@ -23,6 +23,8 @@ pub enum ResourceType {
     Cluster,
     /// EDS
     Endpoint,
+    /// LEDS: the endpoints of assignments that leave them out
+    LbEndpoint,
     /// LDS
     Listener,
     /// RDS
@@ -34,14 +36,15 @@ pub enum ResourceType {
 impl ResourceType {
     /// All, in the order in which additions are sent (Envoy warms a cluster before a listener may name it);
     /// removals go in reverse.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::VirtualHost];
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Endpoint, Self::LbEndpoint, Self::Listener, Self::Route, Self::VirtualHost];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::LbEndpoint => "type.googleapis.com/envoy.config.endpoint.v3.LbEndpoint",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
@@ -53,11 +56,12 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
-    /// `cds`, `eds`, `lds`, `rds`, `vhds`: as in metrics and logs.
+    /// `cds`, `eds`, `leds`, `lds`, `rds`, `vhds`: as in metrics and logs.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Cluster => "cds",
             Self::Endpoint => "eds",
+            Self::LbEndpoint => "leds",
             Self::Listener => "lds",
             Self::Route => "rds",
             Self::VirtualHost => "vhds",
@@ -83,6 +87,8 @@ pub struct Snapshot {
     pub clusters: Resources,
     /// EDS
     pub endpoints: Resources,
+    /// LEDS
+    pub lb_endpoints: Resources,
     /// LDS
     pub listeners: Resources,
     /// RDS
@@ -97,6 +103,7 @@ impl Snapshot {
         match kind {
             ResourceType::Cluster => &self.clusters,
             ResourceType::Endpoint => &self.endpoints,
+            ResourceType::LbEndpoint => &self.lb_endpoints,
             ResourceType::Listener => &self.listeners,
             ResourceType::Route => &self.routes,
             ResourceType::VirtualHost => &self.virtual_hosts,
@@ -112,6 +119,7 @@ impl Snapshot {
             event: now,
             clusters: Resources::default(),
             endpoints: Resources::default(),
+            lb_endpoints: Resources::default(),
             listeners: Resources::default(),
             routes: Resources::default(),
             virtual_hosts: Resources::default(),

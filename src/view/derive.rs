@@ -82,6 +82,7 @@ pub fn derive(index: &Index, proxy: &Proxy) -> ProxyViews {
         labels: compared(&facts.labels, &matters.labels),
         node: proxy.node.clone().filter(|_| matters.node),
         sni_dnat,
+        one_by_one_above: proxy.one_by_one_above,
     };
     let kind = match proxy.kind {
         ProxyKind::Sidecar => {

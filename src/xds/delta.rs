@@ -28,7 +28,7 @@ impl Session {
         let first = !std::mem::replace(&mut watch.started, true);
         // A client that was connected before says what it has. An equal version stands for equal bytes, or as good ones.
         let known = |name: &str| match request.initial_resource_versions.get(name).map(|v| v.parse()) {
-            Some(Ok(version)) if first => Has::Version(version),
+            Some(Ok(version)) if first => Has::Said(version),
             _ => Has::Unknown,
         };
 
@@ -46,7 +46,7 @@ impl Session {
             let shared: Arc<str> = name.as_str().into();
             Arc::make_mut(&mut watch.subscription.names).insert(shared.clone());
             // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
-            watch.want(shared, known(name));
+            watch.want_named(shared, known(name));
         }
         for name in &request.resource_names_unsubscribe {
             if name == "*" {

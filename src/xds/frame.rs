@@ -36,9 +36,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The bytes of its resources.
+    /// The bytes of its resources, and of the names of what is removed.
     pub fn bytes(&self) -> usize {
-        self.resources.iter().map(|r| r.size()).sum()
+        let resources: usize = self.resources.iter().map(|r| r.size()).sum();
+        resources + self.removed.iter().map(|name| name.len()).sum::<usize>()
     }
 
     /// In the form of Delta streams.

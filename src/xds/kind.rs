@@ -11,15 +11,16 @@ pub enum Kind {
     Secret,
 }
 
-use ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
+use ResourceType::{Cluster, Endpoint, LbEndpoint, Listener, Route, VirtualHost};
 
 impl Kind {
     /// All, in the order in which a stream sends them: what a cluster needs to warm up comes before the listeners and
-    /// routes that name it. Virtual hosts come after the route configurations that they belong to: Envoy drops those that
-    /// it has no place for.
-    pub const ALL: [Self; 6] = [
+    /// routes that name it. Endpoints of their own come after the assignments that they belong to, and virtual hosts after
+    /// their route configurations: Envoy drops those that it has no place for.
+    pub const ALL: [Self; 7] = [
         Self::Snapshot(Cluster),
         Self::Snapshot(Endpoint),
+        Self::Snapshot(LbEndpoint),
         Self::Secret,
         Self::Snapshot(Listener),
         Self::Snapshot(Route),
@@ -31,10 +32,11 @@ impl Kind {
         match self {
             Self::Snapshot(Cluster) => 0,
             Self::Snapshot(Endpoint) => 1,
-            Self::Secret => 2,
-            Self::Snapshot(Listener) => 3,
-            Self::Snapshot(Route) => 4,
-            Self::Snapshot(VirtualHost) => 5,
+            Self::Snapshot(LbEndpoint) => 2,
+            Self::Secret => 3,
+            Self::Snapshot(Listener) => 4,
+            Self::Snapshot(Route) => 5,
+            Self::Snapshot(VirtualHost) => 6,
         }
     }
 
@@ -51,7 +53,7 @@ impl Kind {
         Self::ALL.into_iter().find(|k| k.type_url() == url)
     }
 
-    /// `cds`, `eds`, `lds`, `rds`, `vhds`, `sds`: as in metrics and logs.
+    /// `cds`, `eds`, `leds`, `lds`, `rds`, `vhds`, `sds`: as in metrics and logs.
     pub const fn short(self) -> &'static str {
         match self {
             Self::Snapshot(kind) => kind.short(),
@@ -71,10 +73,22 @@ impl Kind {
     }
 
     /// Whether Envoy takes a response as a whole or not at all. Of the other types it applies what is good.
-    ///
-    /// Such responses are never split either: a domain that moves from one virtual host to another is a conflict while
-    /// only one of the two has arrived.
     pub const fn is_atomic(self) -> bool {
+        self.whole().is_some()
+    }
+
+    /// The type that its resources are parts of, if they are: those that leave out their parts are followed by them.
+    pub const fn whole(self) -> Option<Self> {
+        match self {
+            Self::Snapshot(LbEndpoint) => Some(Self::Snapshot(Endpoint)),
+            Self::Snapshot(VirtualHost) => Some(Self::Snapshot(Route)),
+            _ => None,
+        }
+    }
+
+    /// Whether a response must not be split: a domain that moves from one virtual host to another is a conflict while only
+    /// one of the two has arrived.
+    pub const fn is_unlimited(self) -> bool {
         matches!(self, Self::Snapshot(VirtualHost))
     }
 }

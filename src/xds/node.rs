@@ -22,6 +22,8 @@ const MAX_ITEMS: usize = 1024;
 
 /// The first Envoy that takes virtual hosts over ADS; those before refuse the route configuration.
 const FIRST_WITH_VHDS: (u32, u32) = (1, 38);
+/// The first Envoy that survives a changed assignment whose endpoints are resources of their own (envoy#43667).
+const FIRST_WITH_LEDS: (u32, u32) = (1, 38);
 
 /// Why a node is refused. The text goes to the proxy, which logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -105,6 +107,7 @@ pub fn proxy(node: Option<&Node>) -> Result<Proxy, NodeError> {
             SecretSource::Ads
         },
         virtual_hosts: VirtualHosts::default(),
+        one_by_one_above: None,
         dns_domain: match id.domain {
             "" => format!("{namespace}.svc.cluster.local").into(),
             domain => domain.into(),
@@ -118,18 +121,32 @@ pub fn proxy(node: Option<&Node>) -> Result<Proxy, NodeError> {
 /// How a proxy on a Delta stream takes virtual hosts: as its metadata ENABLE_VHDS says; else, where that is the default
 /// (`offered`), one by one if its version can take them over the same stream.
 pub fn virtual_hosts(node: Option<&Node>, offered: bool) -> Result<VirtualHosts, NodeError> {
-    const KEY: &str = "ENABLE_VHDS";
+    let one_by_one = one_by_one(node, "ENABLE_VHDS", offered, FIRST_WITH_VHDS)?;
+    Ok(if one_by_one { VirtualHosts::OneByOne } else { VirtualHosts::Together })
+}
+
+/// Whether a proxy on a Delta stream takes endpoints one by one: as its metadata ENABLE_LEDS says; else, where that is the
+/// default (`offered`), if its version does.
+pub fn endpoints_one_by_one(node: Option<&Node>, offered: bool) -> Result<bool, NodeError> {
+    one_by_one(node, "ENABLE_LEDS", offered, FIRST_WITH_LEDS)
+}
+
+fn one_by_one(
+    node: Option<&Node>,
+    key: &'static str,
+    offered: bool,
+    first: (u32, u32),
+) -> Result<bool, NodeError> {
     let metadata = Metadata(node.and_then(|n| n.metadata.as_ref()));
-    let one_by_one = match metadata.text(KEY)?.as_deref() {
-        None => offered && node.and_then(envoy_version).is_some_and(|version| version >= FIRST_WITH_VHDS),
-        Some("true") => true,
-        Some("false") => false,
+    match metadata.text(key)?.as_deref() {
+        None => Ok(offered && node.and_then(envoy_version).is_some_and(|version| version >= first)),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
         Some(other) => {
             let expected = "send true or false";
-            return Err(NodeError::Metadata { key: KEY, value: shorten(other), expected });
+            Err(NodeError::Metadata { key, value: shorten(other), expected })
         }
-    };
-    Ok(if one_by_one { VirtualHosts::OneByOne } else { VirtualHosts::Together })
+    }
 }
 
 /// Major and minor version of an Envoy.

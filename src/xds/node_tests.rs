@@ -143,3 +143,14 @@ fn virtual_hosts_come_one_by_one_where_version_and_operator_allow_it() {
     let error = virtual_hosts(Some(&asks("maybe")), true).unwrap_err().to_string();
     assert!(error.contains("ENABLE_VHDS") && error.contains("true or false"), "{error}");
 }
+
+#[test]
+fn endpoints_come_one_by_one_where_version_and_operator_allow_it() {
+    let of = |node: &Node, offered| endpoints_one_by_one(Some(node), offered).unwrap();
+    assert_eq!((of(&envoy(1, 38, &[]), true), of(&envoy(1, 38, &[]), false)), (true, false));
+    assert_eq!((of(&envoy(1, 37, &[]), true), of(&node(SIDECAR, &[]), true)), (false, false));
+    let asks = |value| envoy(1, 37, &[("ENABLE_LEDS", text(value))]);
+    assert_eq!((of(&asks("true"), false), of(&asks("false"), true)), (true, false));
+    let error = endpoints_one_by_one(Some(&asks("")), true).map(|_| ());
+    assert_eq!(error, Ok(()), "an empty value says nothing");
+}

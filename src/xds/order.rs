@@ -12,7 +12,7 @@ use super::{
     kind::Kind,
     watch::{Step, Watch},
 };
-use crate::snapshot::ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
+use crate::snapshot::ResourceType::{Cluster, Endpoint, LbEndpoint, Listener, Route, VirtualHost};
 
 /// For how long other types wait for the answer to one response. Envoy itself stops waiting for a warming cluster's
 /// endpoints after 15 s.
@@ -25,8 +25,9 @@ const fn namers(kind: Kind) -> &'static [Kind] {
             &[Kind::Snapshot(Listener), Kind::Snapshot(Route), Kind::Snapshot(VirtualHost)]
         }
         Kind::Snapshot(Route) => &[Kind::Snapshot(Listener)],
-        // What one virtual host loses another may get: both at once, or the domain is there twice.
-        Kind::Snapshot(Listener | VirtualHost) | Kind::Secret => &[],
+        // What one virtual host loses another may get: both at once, or the domain is there twice. Endpoints stay with their
+        // assignment.
+        Kind::Snapshot(LbEndpoint | Listener | VirtualHost) | Kind::Secret => &[],
     }
 }
 
@@ -36,7 +37,8 @@ const fn needs(kind: Kind) -> &'static [Kind] {
         Kind::Snapshot(Listener | Route | VirtualHost) => {
             &[Kind::Snapshot(Cluster), Kind::Snapshot(Endpoint)]
         }
-        Kind::Snapshot(Cluster | Endpoint) | Kind::Secret => &[],
+        // A cluster is acknowledged when it is warm, with the endpoints of all its collections.
+        Kind::Snapshot(Cluster | Endpoint | LbEndpoint) | Kind::Secret => &[],
     }
 }
 

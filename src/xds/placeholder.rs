@@ -21,7 +21,12 @@ pub fn placeholder(kind: Kind, name: &Arc<str>) -> Option<Arc<Encoded>> {
         Kind::Snapshot(ResourceType::Route) => {
             RouteConfiguration { name: name.to_string(), ..Default::default() }.encode_to_vec()
         }
-        Kind::Snapshot(ResourceType::Cluster | ResourceType::Listener | ResourceType::VirtualHost)
+        Kind::Snapshot(
+            ResourceType::Cluster
+            | ResourceType::LbEndpoint
+            | ResourceType::Listener
+            | ResourceType::VirtualHost,
+        )
         | Kind::Secret => return None,
     };
     Some(Arc::new(Encoded::new(name.clone(), kind.type_url(), &message, None, Arc::new([]))))

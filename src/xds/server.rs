@@ -43,6 +43,10 @@ pub struct Settings {
     pub streams_per_second: Option<NonZeroU32>,
     /// Whether Delta proxies that can take virtual hosts one by one get them so, if their metadata does not decide.
     pub enable_vhds: bool,
+    /// The same of the endpoints of large assignments.
+    pub enable_leds: bool,
+    /// Assignments of more endpoints than this are large.
+    pub leds_above: usize,
 }
 
 impl Default for Settings {
@@ -52,6 +56,8 @@ impl Default for Settings {
             first_request_timeout: Duration::from_secs(30),
             streams_per_second: None,
             enable_vhds: true,
+            enable_leds: true,
+            leds_above: 200,
         }
     }
 }

@@ -17,8 +17,6 @@ use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
 
 const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
 const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
-const RDS: Kind = Kind::Snapshot(ResourceType::Route);
-const VHDS: Kind = Kind::Snapshot(ResourceType::VirtualHost);
 
 /// Bounds on what one stream may ask for.
 #[derive(Clone, Copy, Debug)]
@@ -139,9 +137,9 @@ impl Session {
     }
 
     fn frame(&mut self, kind: Kind, now: Instant) -> Option<Frame> {
-        if kind == VHDS {
-            for table in self.watch_mut(RDS).take_news() {
-                self.watch_mut(VHDS).follow(table);
+        if let Some(whole) = kind.whole() {
+            for table in self.watch_mut(whole).take_news() {
+                self.watch_mut(kind).follow(table);
             }
         }
         let watch = self.watch(kind);
@@ -156,7 +154,7 @@ impl Session {
             Kind::Secret => &self.secrets,
         };
         let watch = &mut self.watches[kind.index()];
-        if kind == VHDS && !root.is_served() {
+        if kind.whole().is_some() && !root.is_served() {
             watch.skip(&target);
             return None;
         }
@@ -169,7 +167,7 @@ impl Session {
         watch.want_awaited();
 
         let whole = self.protocol == Protocol::Sotw && kind.is_complete();
-        let unlimited = whole || kind.is_atomic();
+        let unlimited = whole || kind.is_unlimited();
         let Some(batch) = watch.take(if unlimited { usize::MAX } else { self.limits.response_bytes }) else {
             watch.settle();
             return None;
@@ -257,3 +255,7 @@ mod tests;
 #[cfg(test)]
 #[path = "session_props.rs"]
 mod props;
+
+#[cfg(test)]
+#[path = "pieces_props.rs"]
+mod pieces_props;

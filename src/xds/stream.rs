@@ -405,7 +405,10 @@ fn admit(
     let read = || {
         let mut proxy = node::proxy(node)?;
         if protocol == Protocol::Delta {
-            proxy.virtual_hosts = node::virtual_hosts(node, context.settings.enable_vhds)?;
+            let settings = &context.settings;
+            proxy.virtual_hosts = node::virtual_hosts(node, settings.enable_vhds)?;
+            let one_by_one = node::endpoints_one_by_one(node, settings.enable_leds)?;
+            proxy.one_by_one_above = one_by_one.then_some(settings.leds_above);
         }
         Ok(proxy)
     };

@@ -3,17 +3,23 @@
 //! The client has `root`, restricted to its subscription, except for the names in `pending`. So a stream remembers a
 //! root and its few exceptions, never a map of all that it sent.
 
+mod parts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Instant,
 };
 
+pub use parts::Table;
+use parts::collection;
+
 use super::{kind::Kind, placeholder::placeholder, subscription::Subscription};
 use crate::snapshot::{Difference, Encoded, ResourceType, Resources, Snapshot, Version};
 
+const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
+const LEDS: Kind = Kind::Snapshot(ResourceType::LbEndpoint);
 const RDS: Kind = Kind::Snapshot(ResourceType::Route);
-const VHDS: Kind = Kind::Snapshot(ResourceType::VirtualHost);
 
 /// A snapshot with its place in the order in which this stream saw them. Epochs do not serve for that: a proxy that
 /// moves to another class may meet an older one.
@@ -32,6 +38,8 @@ pub enum Has {
     Nothing,
     /// This version: it need not be sent again.
     Version(Version),
+    /// This version, as it says when it connects.
+    Said(Version),
     /// It asked, or refused something: whatever is right is sent.
     Unknown,
 }
@@ -44,15 +52,10 @@ struct Refused {
     kept: Option<Arc<Encoded>>,
 }
 
-/// What happened to a route configuration whose virtual hosts are resources of their own; by what their names begin with.
-#[derive(Clone, Debug)]
-pub enum Table {
-    /// The client waits for its hosts, and has none of them, whatever it says.
-    New(Arc<str>),
-    /// The client had it before it connected, and the hosts that it says.
-    Known(Arc<str>),
-    /// It has no place for hosts any more.
-    Gone(Arc<str>),
+impl Has {
+    fn is(self, version: Version) -> bool {
+        matches!(self, Self::Version(has) | Self::Said(has) if has == version)
+    }
 }
 
 /// Gone from the snapshot, kept by the client until nothing names it any more.
@@ -116,17 +119,21 @@ pub struct Watch {
     refused: BTreeMap<Arc<str>, Refused>,
     held: BTreeMap<Arc<str>, Held>,
     answer: bool,
-    /// Tables (route configurations without their virtual hosts) that the client has, and what the names of their hosts
-    /// begin with. A newer version of one leaves its hosts as they are.
+    /// Tables that the client has, and what the names of their parts begin with. A newer version of one leaves its parts as
+    /// they are.
     tables: BTreeMap<Arc<str>, Arc<str>>,
-    /// What happened to them that the watch of virtual hosts does not know yet.
+    /// What happened to them that the watch of the parts does not know yet.
     news: Vec<Table>,
+    /// Tables that this client gets in their second spelling: it may have the first from another stream.
+    respelt: BTreeSet<Arc<str>>,
+    /// Collections that are gone and that the client still asks for, with what it may have of them.
+    vanished: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// Route configurations in place of which an empty one must not be sent: the client has, or may have, one that waits for
     /// virtual hosts. Without them Envoy loses hold of its subscription to them and follows it beyond its end
     /// (`RdsRouteConfigSubscription::afterProviderUpdate`).
     spared: BTreeSet<Arc<str>>,
-    /// What the names of virtual hosts begin with that the client has a place for. It drops others, and says on a reconnect
-    /// that it has them all the same.
+    /// What the names of parts begin with that the client has a place for. It drops others; of virtual hosts it says on a
+    /// reconnect that it has them all the same.
     open: BTreeSet<Arc<str>>,
     /// Those of them that it waits for, and whether all have to be sent, known or not.
     awaited: BTreeMap<Arc<str>, bool>,
@@ -154,6 +161,8 @@ impl Watch {
             answer: false,
             tables: BTreeMap::new(),
             news: Vec::new(),
+            respelt: BTreeSet::new(),
+            vanished: BTreeMap::new(),
             spared: BTreeSet::new(),
             open: BTreeSet::new(),
             awaited: BTreeMap::new(),
@@ -163,10 +172,10 @@ impl Watch {
 
     /// What the client should have of `name` under the current root.
     pub fn current(&self, name: &Arc<str>) -> Option<Arc<Encoded>> {
-        if !self.subscription.covers(name) {
+        if !self.covers(name) {
             return None;
         }
-        let found = match self.root.get(name) {
+        let found = match self.root.get(name).map(|resource| self.spelt(resource)) {
             Some(resource) => match self.refused.get(name) {
                 Some(refused) if refused.version == resource.version => refused.kept.clone(),
                 _ => Some(resource.clone()),
@@ -191,8 +200,8 @@ impl Watch {
         let has = if self.owed.remove(&name) { Has::Unknown } else { has };
         match has {
             Has::Unknown => self.forget_table(&name),
-            Has::Version(_) if self.kind == RDS => drop(self.spared.insert(name.clone())),
-            Has::Version(_) | Has::Nothing => {}
+            Has::Version(_) | Has::Said(_) if self.kind == RDS => drop(self.spared.insert(name.clone())),
+            Has::Version(_) | Has::Said(_) | Has::Nothing => {}
         }
         self.pending
             .entry(name)
@@ -227,9 +236,12 @@ impl Watch {
 
     /// No longer asked for by name: the client has dropped it, unless a wildcard covers it.
     pub fn forget(&mut self, name: &Arc<str>) {
+        if self.kind == LEDS && name.ends_with('*') {
+            return self.forget_collection(name);
+        }
         self.owed.remove(name);
         self.forget_table(name);
-        if self.subscription.covers(name) {
+        if self.covers(name) {
             self.want(name.clone(), Has::Unknown);
         } else {
             // What it refused stays refused when it asks again.
@@ -247,54 +259,11 @@ impl Watch {
 
     /// A cluster was sent (again) that waits for this assignment: it is sent after it, changed or not.
     pub fn owe(&mut self, name: Arc<str>) {
-        if self.subscription.covers(&name) {
+        if self.covers(&name) {
             self.want(name, Has::Unknown);
         } else {
             self.owed.insert(name);
         }
-    }
-
-    /// What happened to tables since this was asked last.
-    pub fn take_news(&mut self) -> Vec<Table> {
-        std::mem::take(&mut self.news)
-    }
-
-    /// A table that virtual hosts belong to came or went.
-    pub fn follow(&mut self, table: Table) {
-        match table {
-            Table::New(prefix) => {
-                self.open.insert(prefix.clone());
-                self.awaited.insert(prefix, true);
-            }
-            Table::Known(prefix) => {
-                self.open.insert(prefix.clone());
-                self.awaited.entry(prefix).or_insert(false);
-            }
-            Table::Gone(prefix) => {
-                self.open.remove(&prefix);
-                self.awaited.remove(&prefix);
-            }
-        }
-    }
-
-    /// Marks what tables wait for. Where a table has no hosts, the removal of a name that nothing has is an answer, too;
-    /// Envoy knows no other for this.
-    pub fn want_awaited(&mut self) {
-        for (prefix, all) in std::mem::take(&mut self.awaited) {
-            let found = self.root.with_prefix(&prefix).map(|r| r.name.clone());
-            let mut names: Vec<Arc<str>> = found.filter(|name| self.subscription.covers(name)).collect();
-            if names.is_empty() {
-                names.push(format!("{prefix}none").into());
-            } else if !all {
-                continue;
-            }
-            names.into_iter().for_each(|name| self.want(name, Has::Unknown));
-        }
-    }
-
-    /// Whether the client has a place for a resource of this name.
-    fn has_place(&self, name: &str) -> bool {
-        self.kind != VHDS || name.rfind('/').is_some_and(|at| self.open.contains(&name[..=at]))
     }
 
     /// Moves to a step in which this type is not served: nothing is said about it.
@@ -306,13 +275,25 @@ impl Watch {
 
     /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`].
     pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) {
+        let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
         for difference in root.diff(&self.root) {
             let (name, gone) = match &difference {
                 Difference::Changed(resource) => (&resource.name, None),
                 Difference::Removed(name) => (name, self.root.get(name)),
             };
-            if !self.subscription.covers(name) {
+            if !self.covers(name) {
                 continue;
+            }
+            if self.kind == LEDS {
+                // A collection goes with the assignment that named it, and Envoy drops it then. Until it does, its endpoints
+                // are those that it has.
+                if gone.is_some() && root.with_prefix(collection(name)).next().is_none() {
+                    vanished.insert(collection(name).to_owned());
+                    continue;
+                }
+                if self.vanished.contains_key(collection(name)) {
+                    back.insert(collection(name).to_owned());
+                }
             }
             let has = self.has(name);
             let name = name.clone();
@@ -330,6 +311,8 @@ impl Watch {
             }
             self.pending.entry(name).or_insert(has);
         }
+        back.iter().for_each(|collection| self.come_back(collection));
+        vanished.into_iter().for_each(|collection| self.remember(collection));
         self.root = root.clone();
         self.step = step.clone();
     }
@@ -359,19 +342,22 @@ impl Watch {
         let mut batch = Batch { answer: std::mem::take(&mut self.answer), ..Batch::default() };
         let (mut left, mut homeless) = (budget, Vec::new());
         while let Some((name, has)) = self.pending.pop_first() {
-            let current = self.current(&name);
+            let current = self.choose(&name, has);
             let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
             match current {
-                Some(resource) if has == Has::Version(resource.version) => {
+                Some(resource) if has.is(resource.version) => {
                     self.has_table(&resource, true);
                     continue;
                 }
                 None if has == Has::Nothing || self.spared.contains(&name) => continue,
-                _ if (size > left && left < budget) || batch.changed.len() >= self.at_once => {
+                _ if (size > left && left < budget && self.may_split(&batch, &name))
+                    || batch.changed.len() >= self.at_once =>
+                {
                     self.pending.insert(name, has);
                     break;
                 }
-                Some(_) if !self.has_place(&name) => {
+                // A removal alone would be an answer to whoever waits for the collection.
+                current if !self.has_place(&name) && (current.is_some() || self.kind == LEDS) => {
                     homeless.push((name, has));
                     continue;
                 }
@@ -381,28 +367,12 @@ impl Watch {
             left = left.saturating_sub(size);
         }
         self.pending.extend(homeless);
+        self.add_before_removing(&mut batch);
         let something = batch.answer || !batch.changed.is_empty() || !batch.removed.is_empty();
         if !something {
             self.at_once = usize::MAX;
         }
         something.then_some(batch)
-    }
-
-    /// The client has this table: it said so (`known`), or it accepted it.
-    fn has_table(&mut self, resource: &Encoded, known: bool) {
-        if self.kind != RDS || !self.subscription.covers(&resource.name) {
-            return;
-        }
-        let Some(prefix) = &resource.waits_for else { return self.forget_table(&resource.name) };
-        self.spared.insert(resource.name.clone());
-        if self.tables.insert(resource.name.clone(), prefix.clone()).is_none() {
-            self.news.push(if known { Table::Known(prefix.clone()) } else { Table::New(prefix.clone()) });
-        }
-    }
-
-    fn forget_table(&mut self, name: &Arc<str>) {
-        self.spared.remove(name);
-        self.news.extend(self.tables.remove(name).map(Table::Gone));
     }
 
     /// All that the client should have, in order: the resources of a complete response.
@@ -445,7 +415,7 @@ impl Watch {
         for resource in &answered.resources {
             self.has_table(resource, false);
             // Not the stand-in for a refused version: another version of the pipeline's, which is good.
-            let sent = answered.root.get(&resource.name).map(|r| r.version);
+            let sent = answered.root.get(&resource.name).map(|r| self.spelt(r).version);
             if sent == Some(resource.version) {
                 self.refused.remove(&resource.name);
             }
@@ -467,11 +437,14 @@ impl Watch {
         for resource in &culprits {
             let kept = match self.refused.get(&resource.name) {
                 Some(refused) => refused.kept.clone(),
-                None => self.good.get(&resource.name).cloned(),
+                None => self.good.get(&resource.name).map(|r| self.spelt(r).clone()),
             };
             let kept = kept.filter(|kept| kept.version != resource.version);
             self.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
-            self.news.extend(self.tables.remove(&resource.name).map(Table::Gone));
+            // An assignment that it had before it still has.
+            if self.kind != EDS {
+                self.news.extend(self.tables.remove(&resource.name).map(Table::Gone));
+            }
         }
         if !self.kind.is_atomic() {
             let good = answered.resources.iter().filter(|r| !culprits.contains(r));

@@ -157,6 +157,7 @@ fn proxy(client: &xds_load::mesh::Proxy) -> Proxy {
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
         virtual_hosts: VirtualHosts::Together,
+        one_by_one_above: None,
         dns_domain: format!("{}.svc.cluster.local", client.namespace).into(),
         istio_version: None,
         user_agent: None,

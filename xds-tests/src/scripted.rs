@@ -31,7 +31,7 @@ use landbridge::{
 use landbridge_proto::envoy::{
     config::{
         cluster::v3::{Cluster, cluster},
-        endpoint::v3::ClusterLoadAssignment,
+        endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint},
         listener::v3::Listener,
         route::v3::{RouteConfiguration, VirtualHost},
     },
@@ -150,17 +150,24 @@ impl Server {
 
     /// Publishes routes and virtual hosts only, and returns when all streams saw them.
     pub async fn publish_hosts(&self, routes: &str, hosts: &str) {
-        let epoch = self.send(["", "", "", routes, hosts]);
+        let epoch = self.send(["", "", "", routes, hosts, ""]);
+        let seen = || self.streams.list().iter().all(|s| s.snapshot().epoch >= epoch);
+        until("all streams saw the snapshot", seen).await;
+    }
+
+    /// Publishes clusters, assignments and endpoints only, and returns when all streams saw them.
+    pub async fn publish_endpoints(&self, clusters: &str, assignments: &str, endpoints: &str) {
+        let epoch = self.send([clusters, assignments, "", "", "", endpoints]);
         let seen = || self.streams.list().iter().all(|s| s.snapshot().epoch >= epoch);
         until("all streams saw the snapshot", seen).await;
     }
 
     /// As [`Self::publish`], without waiting for streams.
     pub fn publish_now(&self, clusters: &str, endpoints: &str, listeners: &str, routes: &str) -> u64 {
-        self.send([clusters, endpoints, listeners, routes, ""])
+        self.send([clusters, endpoints, listeners, routes, "", ""])
     }
 
-    fn send(&self, [clusters, endpoints, listeners, routes, hosts]: [&str; 5]) -> u64 {
+    fn send(&self, [clusters, endpoints, listeners, routes, hosts, pieces]: [&str; 6]) -> u64 {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let snapshot = Snapshot {
             epoch,
@@ -169,6 +176,7 @@ impl Server {
             listeners: set(ResourceType::Listener, listeners),
             routes: set(ResourceType::Route, routes),
             virtual_hosts: set(ResourceType::VirtualHost, hosts),
+            lb_endpoints: set(ResourceType::LbEndpoint, pieces),
             ..Snapshot::empty()
         };
         let feed = &mut self.class.lock().feed;
@@ -227,7 +235,8 @@ fn set(kind: ResourceType, words: &str) -> Resources {
 }
 
 /// A resource whose bytes differ with `content`. Clusters whose name begins with `e` take their endpoints from EDS, route
-/// configurations whose name begins with `v` their hosts from VHDS.
+/// configurations whose name begins with `v` their hosts from VHDS, and assignments whose name ends with `p` their endpoints
+/// from LEDS: those named `xdstp:///NAME/…`.
 pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
     let name_owned = name.to_owned();
     let is_eds = name.starts_with('e');
@@ -245,6 +254,10 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
             assignment.named_endpoints.insert(content.to_owned(), Default::default());
             assignment.encode_to_vec()
         }
+        ResourceType::LbEndpoint => {
+            let host = lb_endpoint::HostIdentifier::EndpointName(content.to_owned());
+            LbEndpoint { host_identifier: Some(host), ..Default::default() }.encode_to_vec()
+        }
         ResourceType::Listener => {
             Listener { name: name_owned, stat_prefix: content.to_owned(), ..Default::default() }
                 .encode_to_vec()
@@ -260,6 +273,14 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
                 .encode_to_vec()
         }
     };
+    if kind == ResourceType::Endpoint && name.ends_with('p') {
+        // Two spellings that differ in a field that nobody reads.
+        let second = [message.as_slice(), &[0xf8, 0x07, 0x01]].concat();
+        let prefix = Some(format!("xdstp:///{name}/").into());
+        let messages = [message.as_slice(), second.as_slice()];
+        let none = Arc::new([]);
+        return Arc::new(Encoded::in_two_spellings(&name.into(), kind.type_url(), messages, prefix, none));
+    }
     let waits_for = match kind {
         ResourceType::Cluster => is_eds.then(|| name.into()),
         ResourceType::Route => name.starts_with('v').then(|| format!("{name}/").into()),

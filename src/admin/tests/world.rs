@@ -214,6 +214,7 @@ pub fn sidecar() -> Proxy {
         extensions: Extensions::default(),
         secrets: SecretSource::Ads,
         virtual_hosts: VirtualHosts::OneByOne,
+        one_by_one_above: None,
         dns_domain: "production.svc.cluster.local".into(),
         istio_version: Some("1.30.2".into()),
         user_agent: Some("envoy/1.40.0".into()),

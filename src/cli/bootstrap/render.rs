@@ -84,6 +84,7 @@ fn node(args: &BootstrapArgs) -> Value {
         ("NODE_NAME", args.node.clone().unwrap_or_default()),
         ("REQUESTED_NETWORK_VIEW", args.requested_network_view.join(",")),
         ("ENABLE_VHDS", args.enable_vhds.map(|on| on.to_string()).unwrap_or_default()),
+        ("ENABLE_LEDS", args.enable_leds.map(|on| on.to_string()).unwrap_or_default()),
     ];
     for (key, value) in optional {
         if !value.is_empty() {

@@ -7,6 +7,7 @@ use super::{
     horizon::collapse,
     locality::{Arranged, Caller, Group, arrange},
     member::{Cohort, Exclusion, Exclusions, Member, Origin},
+    pieces::take_apart,
     write::write,
 };
 use crate::{
@@ -50,13 +51,16 @@ pub fn service(index: &Index, view: &EndpointView, service: &Service) -> Vec<Bui
         let subset_name = subset.map(|s| &*s.name).unwrap_or_default();
         let mut build = |name: Arc<str>, sni_dnat: bool| {
             let query = Query { index, view, service, port, subset, sni_dnat };
-            let arranged = decide(&query, &policy, &mut Exclusions::unwanted());
-            built.push(Built {
-                message: write(&name, &arranged.cohorts, &arranged.groups),
-                name,
-                waits_for: None,
-                sources: policy::sources(service, rule),
-            });
+            let Arranged { cohorts, groups, .. } = decide(&query, &policy, &mut Exclusions::unwanted());
+            let members: usize = groups.iter().map(|group| group.members.len()).sum();
+            let (message, pieces) = if view.one_by_one_above.is_some_and(|limit| members > limit) {
+                let (outline, pieces) = take_apart(&name, &cohorts, &groups);
+                (outline, Some(Box::new(pieces)))
+            } else {
+                (write(&name, &cohorts, &groups), None)
+            };
+            let waits_for = pieces.as_ref().map(|pieces| pieces.prefix.clone());
+            built.push(Built { message, name, waits_for, pieces, sources: policy::sources(service, rule) });
         };
         if discovery(view.kind, service, &policy) == Discovery::Eds {
             build(name::outbound(port.number, subset_name, &service.key.host), false);
@@ -100,7 +104,8 @@ fn decide<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<'a>)
     let Query { index, view, .. } = *query;
     let candidates = choose(query, policy, excluded);
     let gateways = |network: &_, cluster: &_| index.networks().gateways(network, cluster);
-    let members = collapse(candidates, &view.network, gateways, excluded);
+    let steady_above = view.one_by_one_above.unwrap_or(usize::MAX);
+    let members = collapse(candidates, &view.network, gateways, steady_above, excluded);
     let caller = Caller { locality: &view.locality, labels: &view.labels };
     arrange(members, caller, policy.locality.as_ref(), policy.fails_over())
 }

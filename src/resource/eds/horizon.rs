@@ -51,11 +51,13 @@ type Shares<'a> = BTreeMap<Target, (&'a NetworkGateway, Behind<'a>)>;
 static NOWHERE: LazyLock<Locality> = LazyLock::new(Locality::default);
 
 /// Turns endpoints into members as seen from `network`: those that are reached directly, ordered by address and port, then
-/// the gateways. The order of what comes in does not matter.
+/// the gateways. The order of what comes in does not matter. With more than `steady_above` of the former the number that all
+/// weights are multiplied by depends on nothing but how many gateways there are: another would change every endpoint.
 pub fn collapse<'a>(
     candidates: Members<'a>,
     network: &NetworkId,
     gateways_of: impl Fn(&NetworkId, &ClusterId) -> &'a [NetworkGateway],
+    steady_above: usize,
     excluded: &mut Exclusions<'a>,
 ) -> Members<'a> {
     let Members { mut cohorts, list: mut direct } = candidates;
@@ -75,8 +77,11 @@ pub fn collapse<'a>(
     drop_copies(&mut direct, &cohorts, excluded);
 
     let sets = gather(remote, ways, &direct, &cohorts, excluded);
-    let multiplier =
-        multiplier(sets.values().map(|(gateways, behind)| (behind.weight, gateways.len() as u64)));
+    let steady = direct.len() > steady_above;
+    let multiplier = multiplier(sets.values().map(|(gateways, behind)| {
+        let weight = if steady { 1 } else { behind.weight };
+        (weight, gateways.len() as u64)
+    }));
     weigh(&mut cohorts, &mut direct, share(sets, multiplier), multiplier);
     Members { cohorts, list: direct }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! endpoints -> choose (subset, cluster, node, network view, health)
 //!           -> horizon (other networks: one member per gateway)
-//!           -> locality (groups, priorities, weights) -> Assignment -> write (bytes)
+//!           -> locality (groups, priorities, weights) -> Assignment -> write (bytes), or pieces (bytes of each endpoint)
 //! ```
 //!
 //! What endpoints have in common is judged once for all of them ([`member`]). [`assign`] answers for the bytes and for
@@ -14,9 +14,11 @@ pub mod choose;
 pub mod horizon;
 pub mod locality;
 pub mod member;
+pub mod pieces;
 mod write;
 
 pub use assignment::{Assignment, assign, service};
 pub use choose::Excluded;
 pub use locality::Group;
 pub use member::{Cohort, Member, Origin};
+pub use pieces::{Collection, Pieces};

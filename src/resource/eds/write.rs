@@ -59,6 +59,15 @@ fn put_group(out: &mut Vec<u8>, group: &Group, members: &[u8]) {
 
 /// `LbEndpoint`, as a member of its group.
 fn put_member(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
+    put(out, member, metadata, cohorts, true);
+}
+
+/// `LbEndpoint`, as a message of its own.
+pub fn put_endpoint(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
+    put(out, member, metadata, cohorts, false);
+}
+
+fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort], as_field: bool) {
     let start = Start::of(member);
     let own;
     let metadata = match metadata.of[member.cohort].clone() {
@@ -69,7 +78,9 @@ fn put_member(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: 
         }
     };
     let weight = field_len(number_len(member.weight));
-    put_head(out, 2, start.bytes().len() + metadata.len() + weight);
+    if as_field {
+        put_head(out, 2, start.bytes().len() + metadata.len() + weight);
+    }
     out.extend_from_slice(start.bytes());
     out.extend_from_slice(metadata);
     put_wrapped(out, 4, member.weight);
@@ -184,14 +195,15 @@ fn health(member: &Member) -> u8 {
 
 /// The metadata field of every cohort's members, one behind the other. `tlsMode` chooses the transport socket of the
 /// cluster; `workload` is for Istio's telemetry.
-struct Metadata {
+pub struct Metadata {
     bytes: Vec<u8>,
     /// None: each member has its own.
     of: Vec<Option<Range<usize>>>,
 }
 
 impl Metadata {
-    fn of(cohorts: &[Cohort]) -> Self {
+    /// Encodes what each cohort's members share.
+    pub fn of(cohorts: &[Cohort]) -> Self {
         let mut bytes = Vec::with_capacity(160 * cohorts.len());
         let of = cohorts.iter().map(|cohort| {
             let start = bytes.len();
@@ -210,7 +222,7 @@ impl Metadata {
     }
 
     /// About how many bytes so many members take.
-    fn around(&self, members: usize) -> usize {
+    pub fn around(&self, members: usize) -> usize {
         members * (48 + self.bytes.len() / self.of.len().max(1))
     }
 }

@@ -4,7 +4,7 @@ use landbridge_proto::envoy::config::{
     core::v3::{HealthStatus, Locality as EnvoyLocality, Metadata},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
-        lb_endpoint::HostIdentifier,
+        lb_endpoint::HostIdentifier, locality_lb_endpoints::LbConfig,
     },
 };
 use proptest::prelude::*;
@@ -14,6 +14,7 @@ use super::mesh::*;
 use crate::{
     model::{endpoint::Health, kubernetes::SliceEndpoint, locality::Locality},
     resource::{
+        Built,
         eds::{self, Assignment, Member, Origin},
         name,
         proto::{ip_address, metadata, object, string},
@@ -148,5 +149,53 @@ proptest! {
             prop_assert_eq!(&built.message, &message(&named, &assignment).encode_to_vec());
         }
         prop_assert_eq!(built.len(), if other_side { 1 } else { 2 });
+
+        let apart = EndpointView { one_by_one_above: Some(1), ..view.clone() };
+        for (whole, apart) in built.iter().zip(eds::service(&index, &apart, service)) {
+            put_together(whole, &apart)?;
+        }
     }
+}
+
+/// Pieces are the endpoints of the whole, group by group, but for how groups are weighed.
+fn put_together(whole: &Built, apart: &Built) -> Result<(), TestCaseError> {
+    let decoded = |bytes: &[u8]| ClusterLoadAssignment::decode(bytes).expect("our own bytes");
+    let whole = decoded(&whole.message);
+    let members: usize = whole.endpoints.iter().map(|group| group.lb_endpoints.len()).sum();
+    let Some(pieces) = &apart.pieces else {
+        prop_assert!(members <= 1);
+        prop_assert_eq!(decoded(&apart.message), whole);
+        return Ok(());
+    };
+    prop_assert!(members > 1);
+    let mut names = std::collections::BTreeSet::new();
+    for message in [&apart.message, &pieces.respelt] {
+        let mut outline = decoded(message);
+        for (group, collection) in outline.endpoints.iter_mut().zip(&pieces.collections) {
+            let Some(LbConfig::LedsClusterLocalityConfig(config)) = group.lb_config.take() else {
+                return Err(TestCaseError::fail("a group without a collection"));
+            };
+            prop_assert_eq!(config.leds_collection_name, format!("{}*", collection.prefix));
+            prop_assert!(collection.prefix.starts_with(&*pieces.prefix));
+            collection.for_each(|name, message| {
+                assert!(
+                    name.starts_with(&collection.prefix) && !name[collection.prefix.len()..].contains('/')
+                );
+                names.insert(name.to_owned());
+                group.lb_endpoints.push(LbEndpoint::decode(message).expect("our own bytes"));
+            });
+        }
+        let without_weights = |mut assignment: ClusterLoadAssignment| {
+            for group in &mut assignment.endpoints {
+                group.load_balancing_weight = None;
+                // Several gateways of a network weigh in another way; see `collapse`.
+                group.lb_endpoints.iter_mut().for_each(|endpoint| endpoint.load_balancing_weight = None);
+                group.lb_endpoints.sort_by_key(Message::encode_to_vec);
+            }
+            assignment
+        };
+        prop_assert_eq!(without_weights(outline), without_weights(whole.clone()));
+    }
+    prop_assert_eq!(names.len(), members);
+    Ok(())
 }

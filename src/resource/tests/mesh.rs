@@ -345,6 +345,7 @@ pub fn endpoint_view() -> EndpointView {
         ]),
         node: Some("e-a".into()),
         sni_dnat: false,
+        one_by_one_above: None,
     }
 }
 

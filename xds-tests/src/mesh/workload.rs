@@ -33,6 +33,8 @@ pub struct Workload {
     pub protocol: &'static str,
     /// Whether it says that it wants virtual hosts one by one, or not.
     pub enable_vhds: Option<bool>,
+    /// The same of endpoints.
+    pub enable_leds: Option<bool>,
     /// Namespace and service account of its token, where that is another's: an impostor.
     pub token_of: Option<(&'static str, &'static str)>,
 }
@@ -81,6 +83,7 @@ impl Workload {
             app: false,
             protocol: "delta",
             enable_vhds: None,
+            enable_leds: None,
             token_of: None,
         }
     }
@@ -125,6 +128,7 @@ impl Workload {
         let mut args: Vec<OsString> = vec!["bootstrap".into(), kind.into()];
         args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
         args.extend(self.enable_vhds.map(|on| format!("--enable-vhds={on}").into()));
+        args.extend(self.enable_leds.map(|on| format!("--enable-leds={on}").into()));
         args.extend(["--root-cert".into(), root.into(), "--token-file".into(), token.into()]);
         args
     }

@@ -7,4 +7,5 @@ mod control_planes;
 mod failures;
 mod lab;
 mod security;
+mod single_endpoints;
 mod virtual_hosts;
