@@ -58,9 +58,9 @@ demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves the
 demo-down: ## take down what `make demo KEEP=1` left up
 	@target/debug/demo down
 
-playground: ## two real API servers with the example's objects, left running for kubectl (landbridge does not read them yet)
+playground: ## two clouds on real API servers, with landbridge and Envoys, left running for you and kubectl
 	@scripts/setup.sh playground
-	$(CARGO) build --locked -p xds-tests --bins
+	$(CARGO) build --locked -p landbridge -p xds-tests --bins
 	@target/debug/playground up
 
 playground-down: ## take down what `make playground` left up

@@ -2,5 +2,6 @@
 //!
 //! Needs the API server that `make setup` builds with Go; without it the tests are skipped with a loud line, except in CI.
 
+mod failover;
 mod fixture;
 mod lab;
