@@ -13,6 +13,8 @@ mod units;
 
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,

@@ -17,7 +17,9 @@ use crate::{
 pub struct Freshness {
     started: Instant,
     pulses: BTreeMap<Kind, Pulse>,
-    /// What the API server last said about itself, if that was not good, and since when.
+    /// When the API server last said that it is well.
+    well: Instant,
+    /// What it said since then, and when for the first time.
     ailing: Option<(Instant, Failure)>,
 }
 
@@ -70,7 +72,7 @@ impl Freshness {
         let pulse = |(kind, need, name)| {
             (kind, Pulse { need, name, listed: false, heard: now, state: State::Opening })
         };
-        Self { started: now, pulses: kinds.into_iter().map(pulse).collect(), ailing: None }
+        Self { started: now, pulses: kinds.into_iter().map(pulse).collect(), well: now, ailing: None }
     }
 
     /// The API server accepted a watch, and has said nothing on it yet.
@@ -116,10 +118,11 @@ impl Freshness {
 
     /// What the API server says about itself: nothing, or what is wrong with it.
     pub fn probed(&mut self, failure: Option<Failure>, now: Instant) {
-        self.ailing = failure.map(|failure| match self.ailing.take() {
-            Some((since, _)) => (since, failure),
-            None => (now, failure),
-        });
+        if failure.is_none() {
+            self.well = now;
+        }
+        let since = self.ailing.as_ref().map_or(now, |(since, _)| *since);
+        self.ailing = failure.map(|failure| (since, failure));
     }
 
     /// What is to be said of the cluster. It is stale when a watch has been away for `grace`, or if it could not be read whole
@@ -153,7 +156,7 @@ impl Freshness {
         }
         match &self.ailing {
             Some((since, failure)) if now.duration_since(*since) >= grace => {
-                Verdict::Stale(*since, failure.to_string())
+                Verdict::Stale(self.well, failure.to_string())
             }
             _ => Verdict::Synced,
         }
