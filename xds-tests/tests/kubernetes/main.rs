@@ -5,3 +5,8 @@
 mod failover;
 mod fixture;
 mod lab;
+mod link;
+mod outages;
+mod reading;
+mod serving;
+mod watching;

@@ -1,0 +1,151 @@
+//! API servers that stop, die, lose their storage or cannot be reached: nothing goes, the cluster is stale with an age,
+//! and everything is as it should be afterwards, without a restart.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use kube::api::DeleteParams;
+use landbridge::model::Kind;
+use landbridge::registry::kubernetes::Client;
+use xds_tests::kubernetes::cluster::PORT;
+use xds_tests::kubernetes::{Cluster, Login, Settings, binaries, cluster_test, crds};
+
+use crate::link::{Link, Mode};
+use crate::reading::{Reading, config};
+
+async fn start(binaries: &binaries::Binaries, folder: &std::path::Path) -> Result<Cluster> {
+    let cluster = Cluster::start(binaries, Settings::new("east", folder.join("east"))).await?;
+    cluster.define(crds::ISTIO).await?;
+    cluster.apply_folder(&binaries::repository().join("deploy/examples/two-clouds/east")).await?;
+    Ok(cluster)
+}
+
+fn service(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: production}}\nspec: {{ports: [{{port: 80}}]}}\n"
+    )
+}
+
+/// It is watched, and nothing was ever removed.
+async fn recovered(cluster: &Cluster, r: &mut Reading, mark: &str) -> Result<()> {
+    r.synced().await.with_context(|| format!("after {mark}"))?;
+    cluster.apply(&service(mark)).await?;
+    r.until(mark, |r| r.get(Kind::Service, mark).is_some()).await?;
+    ensure!(r.removed.is_empty(), "{mark}: removed {:?}", r.removed);
+    Ok(())
+}
+
+#[test]
+fn nothing_goes_in_outages_of_the_api_server() {
+    cluster_test("outages::nothing_goes_in_outages_of_the_api_server", async |binaries, folder| {
+        let mut cluster = start(binaries, &folder).await?;
+        let mut r = Reading::start(&config(&cluster, cluster.admin(), None).await?, |_| {})?;
+        r.synced().await?;
+        ensure!(
+            r.get(Kind::Service, "backend").is_some() && r.get(Kind::DestinationRule, "backend").is_some()
+        );
+
+        cluster.suspend();
+        r.stale("silent").await.context("held still")?;
+        let age = r.stale_for()?;
+        cluster.resume();
+        recovered(&cluster, &mut r, "resumed").await?;
+        println!("held still: named after {age:?} of silence");
+
+        cluster.take_etcd();
+        r.stale("etcd").await.context("without its storage")?;
+        cluster.give_etcd();
+        cluster.await_ready(Duration::from_secs(90)).await?;
+        recovered(&cluster, &mut r, "stored").await?;
+
+        cluster.kill().await?;
+        r.stale("cannot be reached").await.context("killed")?;
+        cluster.revive().await?;
+        recovered(&cluster, &mut r, "revived").await?;
+
+        // Quickly again and again, while it may not even be ready.
+        for _ in 0..2 {
+            cluster.kill().await?;
+            cluster.revive().await?;
+        }
+        recovered(&cluster, &mut r, "restarted").await
+    });
+}
+
+#[test]
+fn nothing_goes_in_outages_of_the_network_and_differences_are_repaired() {
+    let name = "outages::nothing_goes_in_outages_of_the_network_and_differences_are_repaired";
+    cluster_test(name, async |binaries, folder| {
+        let mut cluster = start(binaries, &folder).await?;
+        let link = Link::to((cluster.addresses()[0], PORT).into()).await?;
+        let mut r = Reading::start(&config(&cluster, cluster.admin(), Some(link.address)).await?, |_| {})?;
+        r.synced().await?;
+
+        // Half-open: no byte and no end of a connection tells it.
+        link.set(Mode::Silent);
+        r.stale("silent").await?;
+        cluster.apply(&service("meanwhile")).await?;
+        link.set(Mode::Up);
+        r.until("what was written meanwhile", |r| r.get(Kind::Service, "meanwhile").is_some()).await?;
+        recovered(&cluster, &mut r, "spoke").await?;
+
+        link.set(Mode::Cut);
+        r.stale("cannot be reached").await?;
+        // What the watches stopped at is forgotten when the API server comes back: its cache begins anew.
+        let services = cluster.objects("v1", "Service", Some("production")).await?;
+        services.delete("meanwhile", &DeleteParams::default()).await?;
+        cluster.apply(&service("created")).await?;
+        cluster.kill().await?;
+        cluster.revive().await?;
+        ensure!(r.removed.is_empty(), "{:?}", r.removed);
+        link.set(Mode::Up);
+        r.until("the difference", |r| {
+            r.get(Kind::Service, "created").is_some() && r.get(Kind::Service, "meanwhile").is_none()
+        })
+        .await?;
+        r.synced().await?;
+        ensure!(r.removed == ["east/production/Service/meanwhile"], "{:?}", r.removed);
+        Ok(())
+    });
+}
+
+#[test]
+fn credentials_are_rotated_in_a_churn() {
+    cluster_test("outages::credentials_are_rotated_in_a_churn", async |binaries, folder| {
+        let cluster = start(binaries, &folder).await?;
+        let mut r = Reading::start(&config(&cluster, cluster.admin(), None).await?, |_| {})?;
+        r.synced().await?;
+        let (upserts, objects) = (r.upserts, r.objects.len());
+        for i in 0..25 {
+            let login = if i % 2 == 0 {
+                let pair = cluster.authority().client(&format!("user-{i}"), &["system:masters"])?;
+                Login::Certificate(pair)
+            } else {
+                cluster.admin()
+            };
+            let client = Client::new(&config(&cluster, login, None).await?)?;
+            let (replaced, written) =
+                tokio::join!(r.access.replace(client, Duration::from_secs(10)), async {
+                    cluster.apply(&service(&format!("churn-{i}"))).await
+                });
+            replaced?;
+            written?;
+        }
+        r.until("the last one", |r| r.get(Kind::Service, "churn-24").is_some()).await?;
+        r.until("all", |r| r.objects.len() == objects + 25).await?;
+        ensure!(
+            r.upserts == upserts + 25 && r.removed.is_empty(),
+            "{} changes of 25 writes",
+            r.upserts - upserts
+        );
+
+        // One that is not accepted is not taken, and says so.
+        let stranger = cluster.authority().client("stranger", &[])?;
+        let login = Login::Certificate(stranger);
+        let client = Client::new(&config(&cluster, login, None).await?)?;
+        let refused =
+            r.access.replace(client, Duration::from_secs(10)).await.err().context("it was taken")?;
+        ensure!(refused.to_string().contains("403"), "{refused}");
+        recovered(&cluster, &mut r, "rotated").await
+    });
+}
