@@ -54,6 +54,8 @@ fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<ClusterI
         custom_hosts: Vec::new(),
         failover_by_default: true,
         enable_vhds: true,
+        enable_leds: true,
+        leds_above: 100,
         domain: "cluster.local".into(),
         max_connection_age: Duration::from_secs(3600),
         memory_limit: None,
