@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::api_servers::ApiServers;
 use crate::{
     model::{
         Change, ClusterId,
@@ -51,6 +52,7 @@ pub struct Clusters {
     changes: mpsc::Sender<Batch>,
     sources: Sources,
     discovery: Discovery,
+    api_servers: ApiServers,
     running: BTreeMap<ClusterId, Running>,
 }
 
@@ -67,6 +69,7 @@ impl Clusters {
         changes: mpsc::Sender<Batch>,
     ) -> Self {
         Self {
+            api_servers: ApiServers::new(config_cluster.clone()),
             config_cluster,
             settings,
             patience,
@@ -80,6 +83,11 @@ impl Clusters {
     /// What the sources say of themselves.
     pub fn sources(&self) -> Sources {
         self.sources.clone()
+    }
+
+    /// The API servers that are read from.
+    pub fn api_servers(&self) -> ApiServers {
+        self.api_servers.clone()
     }
 
     /// Begins to read a cluster. One that is read already goes on from the new place, and keeps what is known of it until then.
@@ -131,6 +139,7 @@ impl Clusters {
         source.discovery = self.discovery.clone();
         // Without the mesh's own configuration nothing should be told to anybody.
         source.timing.patience = self.patience.filter(|_| !source.config_cluster);
+        self.api_servers.insert(cluster, source.access());
         source
     }
 
@@ -158,6 +167,7 @@ impl Clusters {
             return false;
         }
         self.sources.remove(cluster);
+        self.api_servers.remove(cluster);
         let changes = vec![Change::Forget(cluster.clone())];
         // Without a pipeline there is nothing to forget.
         drop(self.changes.send(Batch { changes, seen: Instant::now() }).await);

@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, wires them, spawns them and ends them. The only place that spawns tasks which
 //! live as long as the process.
 
+mod api_servers;
 mod authenticate;
 mod cgroup;
 pub mod clusters;
@@ -170,7 +171,9 @@ pub async fn serve(config: Config) -> Result<()> {
     let signers = Signers::start();
     let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl, signers.clone()));
     tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
-    let authenticator = Arc::new(authenticator(&config, &trust_domain)?);
+    let authenticator =
+        authenticator(&config, &trust_domain)?.with_reviewers(Arc::new(clusters.api_servers()));
+    let authenticator = Arc::new(authenticator);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
 
     let overload = Arc::new(Overload::new(bounds(&config), xds_metrics.clone()));

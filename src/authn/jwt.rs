@@ -18,7 +18,7 @@ const SUBJECT_PREFIX: &str = "system:serviceaccount:";
 /// A token taken apart; nothing in it is to be believed before [`KeySet::verify`].
 #[derive(Clone, Debug)]
 pub struct Token<'a> {
-    text: &'a str,
+    pub(super) text: &'a str,
     /// The signature algorithm; only those of the allow-list come this far.
     pub algorithm: Algorithm,
     /// Which of the issuer's keys signed it.

@@ -5,6 +5,7 @@
 //!                                   +--> Authenticator --> Peer { identity, method } --> authorize_node
 //! authorization: Bearer --jwt-------+
 //!                         ^ jwks: keys of an issuer, from a file or a URL, or of the development issuer
+//!                         ^ review: the API server of the caller's cluster, where no such issuer made the token
 //! ```
 //!
 //! The plaintext port authenticates nobody: its streams are [`Peer::plaintext`] and get no secrets.
@@ -13,6 +14,7 @@ pub mod dev_issuer;
 pub mod jwks;
 pub mod jwt;
 pub mod peer_cert;
+pub mod review;
 mod verified;
 
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use crate::model::identity::{Spiffe, SpiffeError};
 use jwks::Jwks;
 use jwt::{Expected, TokenError};
 pub use peer_cert::PeerCertificate;
-use verified::{Account, Verified};
+use review::{ReviewError, Reviewers};
+use verified::{Account, Verified, Voucher};
 
 /// The gRPC metadata key in which Istio's agents name their cluster.
 pub const CLUSTER_METADATA: &str = "clusterid";
@@ -59,6 +62,7 @@ pub struct Authenticator {
     trust_domain: String,
     audiences: Vec<String>,
     issuers: Vec<Issuer>,
+    reviewers: Option<Arc<dyn Reviewers>>,
     verified: Verified,
 }
 
@@ -83,6 +87,9 @@ pub enum AuthnError {
     /// The token is refused.
     #[error("token refused: {0}")]
     Token(#[from] TokenError),
+    /// The token is refused by who can tell.
+    #[error("token refused: {0}")]
+    Review(#[from] ReviewError),
     /// The client certificate is refused, and there is no token.
     #[error("client certificate refused: {0}")]
     Certificate(String),
@@ -157,6 +164,7 @@ impl Authenticator {
             trust_domain: trust_domain.to_owned(),
             audiences,
             issuers: Vec::new(),
+            reviewers: None,
             verified: Verified::default(),
         }
     }
@@ -172,6 +180,12 @@ impl Authenticator {
         let keys = jwt::KeySet::parse(issuer.jwks().as_bytes())
             .expect("the development issuer's own key set is valid");
         self.with_issuer(dev_issuer::ISSUER, Jwks::fixed(keys))
+    }
+
+    /// Has tokens of all other issuers reviewed by API servers.
+    pub fn with_reviewers(mut self, reviewers: Arc<dyn Reviewers>) -> Self {
+        self.reviewers = Some(reviewers);
+        self
     }
 
     /// Keeps the issuers' keys fresh, for ever.
@@ -226,10 +240,10 @@ impl Authenticator {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let hash = Verified::hash(token);
         let known = self.verified.get(&hash, now);
-        let account = match known.filter(|account| self.issuers.iter().any(|i| i.keys.are(&account.keys))) {
+        let account = match known.filter(|account| self.vouched(account)) {
             Some(account) => account,
             None => {
-                let account = Arc::new(self.verify(token, now).await?);
+                let account = Arc::new(self.verify(token, headers, now).await?);
                 self.verified.insert(hash, account.clone());
                 account
             }
@@ -241,10 +255,25 @@ impl Authenticator {
         Ok(Peer { identity: Some(identity), method: Method::Token, cluster_id })
     }
 
-    /// Believes nothing that was not signed.
-    async fn verify(&self, token: &str, now: i64) -> Result<Account, TokenError> {
+    /// Whether what a token was believed for still holds.
+    fn vouched(&self, account: &Account) -> bool {
+        match &account.voucher {
+            Voucher::Keys(keys) => self.issuers.iter().any(|issuer| issuer.keys.are(keys)),
+            Voucher::Cluster(cluster) => {
+                self.reviewers.as_ref().is_some_and(|reviewers| reviewers.clusters().contains(cluster))
+            }
+        }
+    }
+
+    /// Believes nothing that was not signed by a known issuer or reviewed by an API server.
+    async fn verify(&self, token: &str, headers: &HeaderMap, now: i64) -> Result<Account, AuthnError> {
         let token = jwt::inspect(token)?;
         let issuer = self.issuers.iter().find(|issuer| token.issuer.as_deref() == Some(&issuer.name));
+        if let (None, Some(reviewers)) = (issuer, &self.reviewers)
+            && !reviewers.clusters().is_empty()
+        {
+            return self.review(reviewers.as_ref(), &token, claimed_cluster(headers), now).await;
+        }
         let issuer = issuer.ok_or_else(|| TokenError::Issuer {
             claimed: jwt::shorten(token.issuer.as_deref().unwrap_or("none")),
             expected: match &self.issuers[..] {
@@ -256,17 +285,45 @@ impl Authenticator {
         let account = jwt::check_claims(&token, &Expected { audiences: &self.audiences, now })?;
         let identity = Spiffe::new(&self.trust_domain, account.namespace, account.name)
             .map_err(|error: SpiffeError| TokenError::Subject { reason: error.to_string() })?;
-        Ok(Account { identity, cluster_id: token.cluster_id.clone(), good_until: account.good_until, keys })
+        let (cluster_id, voucher) = (token.cluster_id.clone(), Voucher::Keys(keys));
+        Ok(Account { identity, cluster_id, good_until: account.good_until, voucher })
+    }
+
+    async fn review(
+        &self,
+        reviewers: &dyn Reviewers,
+        token: &jwt::Token<'_>,
+        claimed: &str,
+        now: i64,
+    ) -> Result<Account, AuthnError> {
+        // What is over need not be asked about, by the clock that decides how long the answer is believed.
+        let end = token.expires_at.ok_or(TokenError::NoExpiry)?;
+        if end <= now {
+            return Err(TokenError::Expired(now - end).into());
+        }
+        let (cluster, account) = review::review(reviewers, claimed, token.text, &self.audiences).await?;
+        let identity = Spiffe::new(&self.trust_domain, &account.namespace, &account.name)
+            .map_err(|error: SpiffeError| TokenError::Subject { reason: error.to_string() })?;
+        let good_until = end.min(now.saturating_add_unsigned(review::BELIEVED.as_secs()));
+        let voucher = Voucher::Cluster(cluster.clone());
+        Ok(Account { identity, cluster_id: Some(cluster), good_until, voucher })
     }
 }
 
 /// A token of one cluster is refused where the caller says that it is in another.
 fn check_cluster(bound: &str, headers: &HeaderMap) -> Result<(), TokenError> {
-    let claimed = headers.get(CLUSTER_METADATA).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let claimed = claimed_cluster(headers);
     if !claimed.is_empty() && claimed != bound {
         return Err(TokenError::Cluster { claimed: jwt::shorten(claimed), bound: jwt::shorten(bound) });
     }
     Ok(())
+}
+
+/// The cluster that the caller says it is in; empty if it does not say, or says several things (behaviour 1.4).
+fn claimed_cluster(headers: &HeaderMap) -> &str {
+    let mut values = headers.get_all(CLUSTER_METADATA).iter();
+    let only = values.next().filter(|_| values.next().is_none());
+    only.and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -148,9 +148,76 @@ async fn a_token_is_verified_once_and_believed_until_it_ends() {
     let over = Account { good_until: now, ..(*known).clone() };
     authenticator.verified.insert(Verified::hash("remembered"), Arc::new(over));
     assert!(ask("remembered", "east").await.is_err(), "its time is over");
-    let foreign = Account { keys: mk_keys(), ..(*known).clone() };
+    let foreign = Account { voucher: Voucher::Keys(mk_keys()), ..(*known).clone() };
     authenticator.verified.insert(Verified::hash("remembered"), Arc::new(foreign));
     assert!(ask("remembered", "east").await.is_err(), "the issuer has other keys now");
+}
+
+/// Two clusters; the API server of `east` knows every token, that of `west` is away.
+#[derive(Debug)]
+struct TwoClusters {
+    known: parking_lot::Mutex<Vec<String>>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Reviewers for TwoClusters {
+    fn own(&self) -> &str {
+        "east"
+    }
+
+    fn clusters(&self) -> Vec<String> {
+        self.known.lock().clone()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        cluster: &'a str,
+        review: Vec<u8>,
+    ) -> futures::future::BoxFuture<'a, Result<Vec<u8>, String>> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let review: serde_json::Value = serde_json::from_slice(&review).unwrap();
+        assert_eq!(review["spec"]["audiences"], serde_json::json!(["istio-ca"]));
+        let status = serde_json::json!({ "authenticated": true, "audiences": ["istio-ca"], "user": {
+            "username": "system:serviceaccount:a:b", "groups": ["system:serviceaccounts"] } });
+        let answer = serde_json::json!({ "status": status }).to_string().into_bytes();
+        Box::pin(std::future::ready(if cluster == "east" { Ok(answer) } else { Err("timed out".into()) }))
+    }
+}
+
+#[tokio::test]
+async fn other_tokens_are_reviewed_by_the_callers_cluster() {
+    let (_dir, issuer, _) = mk_authenticator();
+    let known = parking_lot::Mutex::new(vec!["east".to_owned(), "west".to_owned()]);
+    let clusters = Arc::new(TwoClusters { known, asked: Default::default() });
+    let authenticator = Authenticator::new("cluster.local", vec!["istio-ca".to_owned()]);
+    let authenticator = authenticator.with_reviewers(clusters.clone());
+    let ask = async |token: &str, cluster: &str| {
+        let bearer = ("authorization", format!("Bearer {token}"));
+        let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
+        authenticator.authenticate(&nobody(), &metadata).await.map_err(|error| error.to_string())
+    };
+    let token = mk_token(&issuer, "istio-ca", None);
+    for claimed in ["east", ""] {
+        let peer = ask(&token, claimed).await.unwrap();
+        assert_eq!(peer.identity.unwrap().to_string(), SVID);
+        assert_eq!(peer.cluster_id.as_deref(), Some("east"));
+    }
+    let asked = || clusters.asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(asked(), 1, "a review is believed for a while");
+    let other = mk_token(&issuer, "other", None);
+    for (token, claimed, reason) in [
+        (&token, "west", "it is for cluster `east`"),
+        (&other, "west", "the API server of cluster `west` did not review it: timed out"),
+        (&other, "wset", "`wset`, which is not registered here (east, west); `west` is;"),
+    ] {
+        let said = ask(token, claimed).await.unwrap_err();
+        assert!(said.contains(reason), "{said}");
+    }
+    // A cluster that is not registered any more vouches for nobody.
+    clusters.known.lock().retain(|cluster| cluster != "east");
+    assert!(ask(&token, "").await.unwrap_err().contains("`east`, which is not registered"));
+    clusters.known.lock().push("east".to_owned());
+    assert!(ask(&token, "").await.is_ok());
 }
 
 #[tokio::test]

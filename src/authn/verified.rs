@@ -24,8 +24,17 @@ pub struct Account {
     pub cluster_id: Option<String>,
     /// From then on it is refused, Unix seconds.
     pub good_until: i64,
-    /// Who vouched for it: when the issuer has other keys now, it must be verified anew.
-    pub keys: Arc<KeySet>,
+    /// Who vouched for it.
+    pub voucher: Voucher,
+}
+
+/// Who vouched for a token.
+#[derive(Clone, Debug)]
+pub enum Voucher {
+    /// An issuer's signature: when it has other keys now, the token must be verified anew.
+    Keys(Arc<KeySet>),
+    /// The API server of a cluster: when the cluster is not registered any more, its word counts no more.
+    Cluster(String),
 }
 
 /// The memory of good tokens. Tokens that are not used any more fall out of it, and strangers cannot fill it: what is
@@ -89,9 +98,8 @@ mod tests {
     use super::*;
 
     fn mk_account(good_until: i64) -> Account {
-        let keys = crate::authn::tests::mk_keys();
         let identity = Spiffe::new("cluster.local", "a", "b").unwrap();
-        Account { identity, cluster_id: None, good_until, keys }
+        Account { identity, cluster_id: None, good_until, voucher: Voucher::Cluster("east".into()) }
     }
 
     #[test]

@@ -118,10 +118,25 @@ impl Client {
 
     /// Asks, and waits `patience` for the head of the answer; anything but success is a failure.
     pub async fn get(&self, path: &str, accept: &str, patience: Duration) -> Result<Response<Body>, Failure> {
-        let request = Request::get(path)
-            .header(header::ACCEPT, accept)
+        self.send(Request::get(path).header(header::ACCEPT, accept), Body::empty(), patience).await
+    }
+
+    /// Creates something, such as a review; gives the API server's answer.
+    pub async fn post(&self, path: &str, object: Vec<u8>, patience: Duration) -> Result<Bytes, Failure> {
+        let request = Request::post(path).header(header::ACCEPT, JSON).header(header::CONTENT_TYPE, JSON);
+        let response = self.send(request, Body::from(object), patience).await?;
+        collect(response, MAX_ANSWER, patience).await
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Body,
+        patience: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let request = request
             .header(header::USER_AGENT, concat!("landbridge/", env!("CARGO_PKG_VERSION")))
-            .body(Body::empty())
+            .body(body)
             .map_err(|e| Failure::Garbage(e.to_string()))?;
         let response = match timeout(patience, self.client.send(request)).await {
             Err(_) => return Err(Failure::Silent(patience)),
