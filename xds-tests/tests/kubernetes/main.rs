@@ -9,4 +9,5 @@ mod link;
 mod outages;
 mod reading;
 mod serving;
+mod tokens;
 mod watching;
