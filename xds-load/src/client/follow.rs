@@ -10,6 +10,8 @@ pub struct Follow {
     pub gained: Vec<NameId>,
     /// Names that one resource less needs.
     pub lost: Vec<NameId>,
+    /// Collections that come from elsewhere now: what is here of them is dropped, and they are asked for again.
+    pub again: Vec<NameId>,
     /// A route configuration came whose virtual hosts come one by one.
     pub virtual_hosts: bool,
     /// A cluster changed whose endpoints are here (state of the world: they are asked for again).
@@ -24,6 +26,11 @@ impl Follow {
         if before != after {
             self.lost.extend(before.iter().filter(|name| !after.contains(name)));
             self.gained.extend(after.iter().filter(|name| !before.contains(name)));
+        }
+        if let (Some(old), Some(new)) = (old, new)
+            && world.of_content(old).source != world.of_content(new).source
+        {
+            self.again.extend(before.iter().filter(|name| after.contains(name)));
         }
         self.virtual_hosts |= new.is_some_and(|new| world.of_content(new).virtual_hosts);
     }

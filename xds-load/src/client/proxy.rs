@@ -254,7 +254,7 @@ impl Proxy {
 
     /// Asks for names that are needed now, and drops those that are not.
     fn follow(&mut self, follow: Follow, shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
-        let Follow { gained, lost, virtual_hosts, rewarm } = follow;
+        let Follow { gained, lost, again: asked_again, virtual_hosts, rewarm } = follow;
         for kind in [Type::Endpoint, Type::LbEndpoint, Type::Secret, Type::Route] {
             if !shared.asks.types.contains(&kind) {
                 continue;
@@ -262,21 +262,25 @@ impl Proxy {
             let of_kind = |names: &[NameId], world: &World| -> Vec<NameId> {
                 names.iter().copied().filter(|name| world.of_name(*name).kind == kind).collect()
             };
-            let gained = of_kind(&gained, shared.world);
+            let mut gained = of_kind(&gained, shared.world);
+            let asked_again = of_kind(&asked_again, shared.world);
             let lost = of_kind(&lost, shared.world);
             let known = self.position(kind);
-            if known.is_none() && gained.is_empty() {
+            if known.is_none() && gained.is_empty() && asked_again.is_empty() {
                 continue;
             }
             let at = known.unwrap_or_else(|| self.subscribe(kind, false));
-            let gained = self.draw(at, gained, shared);
+            gained = self.draw(at, gained, shared);
             let subscription = &mut self.subscriptions[at];
             let lost: Vec<_> = lost.into_iter().filter(|name| subscription.has(*name)).collect();
-            for name in &lost {
+            let asked_again = asked_again.into_iter().filter(|name| subscription.has(*name));
+            let asked_again: Vec<_> = asked_again.collect();
+            for name in lost.iter().chain(&asked_again) {
                 let dropped = subscription.drop_name(*name, shared.world);
                 dropped.into_iter().for_each(|name| shared.world.hold(name, self.network, false));
                 self.warming.remove(name);
             }
+            gained.extend(asked_again);
             gained.iter().for_each(|name| subscription.want(*name));
             let again = rewarm && kind == Type::Endpoint && shared.asks.protocol == Protocol::Sotw;
             if !gained.is_empty() || !lost.is_empty() || again {

@@ -226,6 +226,37 @@ fn collections_bring_their_members_and_take_them_along() {
 }
 
 #[test]
+fn a_collection_from_elsewhere_is_another_one() {
+    let mut lab = Lab::new(Protocol::Delta);
+    lab.begin();
+    lab.receive(Type::Cluster, &[cluster("a", 1)], &[]);
+    let assignment = |source: &str, weight: u64| {
+        let mut assignment = Writer::default();
+        assignment.text(1, "a").message(2, |locality| {
+            locality.message(8, |c| _ = c.text(1, source).text(2, "x/1/*")).number(5, weight);
+        });
+        assignment.0
+    };
+    lab.receive(Type::Endpoint, &[("a", assignment("ads", 1))], &[]);
+    lab.receive(Type::LbEndpoint, &[named("x/1/e1", ""), named("x/1/e2", "")], &[]);
+    let kept = lab.receive(Type::Endpoint, &[("a", assignment("ads", 2))], &[]);
+    assert_eq!(kept, ["eds ack n4"]);
+    assert_eq!(lab.state(), ["cds a", "eds a", "leds x/1/e1", "leds x/1/e2"]);
+    let asked = lab.receive(Type::Endpoint, &[("a", assignment("in other words", 2))], &[]);
+    assert_eq!(asked, ["leds +x/1/*", "eds ack n5"]);
+    assert_eq!(lab.state(), ["cds a", "eds a"]);
+    lab.receive(Type::LbEndpoint, &[named("x/1/e1", "")], &[]);
+    assert_eq!(lab.state(), ["cds a", "eds a", "leds x/1/e1"]);
+    let mut hash = |source: &str, weight: u64| {
+        let name = lab.world.name(Type::Endpoint, "a");
+        let content = lab.world.content(name, &assignment(source, weight), "");
+        lab.world.of_content(content).hash
+    };
+    assert_eq!(hash("ads", 1), hash("in other words", 1), "the same is said");
+    assert_ne!(hash("ads", 1), hash("ads", 2));
+}
+
+#[test]
 fn refusals_keep_what_was_there() {
     let mut lab = Lab::new(Protocol::Delta);
     lab.asks.nack = "cds:^b$".parse().unwrap();

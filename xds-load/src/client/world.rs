@@ -7,7 +7,10 @@ use std::{
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::{expect::Type, wire::links::links};
+use crate::{
+    expect::Type,
+    wire::links::{links, meaning},
+};
 
 /// A name of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +72,8 @@ pub struct Content {
     pub needs: Box<[NameId]>,
     /// A route configuration whose virtual hosts come one by one.
     pub virtual_hosts: bool,
+    /// Where an assignment's collections come from; see [`crate::wire::links::Links`].
+    pub source: Option<u64>,
     /// The bytes of what is small and part of something else, and of assignments that were to be kept.
     pub bytes: Option<Box<[u8]>>,
 }
@@ -123,11 +128,14 @@ impl World {
         }
         let small = matches!(kind, Type::VirtualHost | Type::LbEndpoint);
         let id = ContentId(self.contents.len() as u32);
+        // Two ways to say the same are no difference.
+        let hash = found.source.and_then(|_| meaning(body).ok()).unwrap_or(hash);
         self.contents.push(Content {
             hash,
             version: version.into(),
             needs,
             virtual_hosts: found.virtual_hosts,
+            source: found.source,
             bytes: (small || keep).then(|| body.into()),
         });
         self.content_ids.insert(key, id);

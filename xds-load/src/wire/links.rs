@@ -1,5 +1,9 @@
 //! What a resource makes a proxy ask for: the names that it needs of other types.
 
+use std::collections::BTreeSet;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use super::{Fields, Malformed, Value, read::text};
 use crate::expect::Type;
 
@@ -13,6 +17,9 @@ pub struct Links {
     pub names: Vec<(Type, String)>,
     /// A route configuration whose virtual hosts come one by one.
     pub virtual_hosts: bool,
+    /// Where an assignment's collections come from, as a hash of all that it says about that. Envoy takes a collection with
+    /// another source for another one, of which it has nothing.
+    pub source: Option<u64>,
 }
 
 impl Links {
@@ -89,14 +96,37 @@ fn filter(body: &[u8], links: &mut Links) -> Result<(), Malformed> {
 
 /// `ClusterLoadAssignment`: the collections of its localities.
 fn assignment(body: &[u8], links: &mut Links) -> Result<(), Malformed> {
-    Fields(body).each_bytes(|field, locality| {
-        if field == 2
+    let mut sources = BTreeSet::new();
+    for field in Fields(body) {
+        if let (2, Value::Bytes(locality)) = field?
             && let Some(config) = Fields(locality).bytes(8)?
         {
             links.need(Type::LbEndpoint, Fields(config).text(2)?);
+            sources.insert(Fields(config).bytes(1)?.unwrap_or_default());
         }
-        Ok(())
-    })
+    }
+    links.source =
+        (!sources.is_empty()).then(|| sources.into_iter().fold(0, |seed, s| xxh3_64_with_seed(s, seed)));
+    Ok(())
+}
+
+/// What an assignment says, but for where its collections come from: proxies may be told the same in several ways.
+pub fn meaning(body: &[u8]) -> Result<u64, Malformed> {
+    let mut said = String::new();
+    for field in Fields(body) {
+        match field? {
+            (2, Value::Bytes(locality)) => {
+                for field in Fields(locality) {
+                    match field? {
+                        (8, Value::Bytes(config)) => said.push_str(Fields(config).text(2)?),
+                        other => said.push_str(&format!("{other:?}")),
+                    }
+                }
+            }
+            other => said.push_str(&format!("{other:?}")),
+        }
+    }
+    Ok(xxh3_64(said.as_bytes()))
 }
 
 /// `TransportSocket` with a TLS context: the secrets that it takes from ADS. Others come from an agent or a file.
