@@ -25,6 +25,8 @@ enum Command {
     /// Show the connected proxies, and what each has accepted or refused.
     #[command(visible_alias = "ps")]
     ProxyStatus(cli::proxy_status::ProxyStatusArgs),
+    /// Show the registered clusters: synced or stale, from which secret, and what was wrong last.
+    RemoteClusters(cli::remote_clusters::RemoteClustersArgs),
     /// Show which endpoints of a service a proxy gets, and why not the others.
     Endpoints(cli::endpoints::EndpointsArgs),
     /// Show the services of every cluster, and those that several have: as a table, JSON or a picture.
@@ -42,6 +44,7 @@ impl Args {
             Command::Token(args) => args.run(),
             Command::Bootstrap(args) => args.run(),
             Command::ProxyStatus(args) => args.run(),
+            Command::RemoteClusters(args) => args.run(),
             Command::Endpoints(args) => args.run(),
             Command::ServiceMap(args) => args.run(),
         }

@@ -23,7 +23,7 @@ mod registryz;
 pub mod servicemap;
 mod sourcez;
 pub mod syncz;
-mod topology;
+pub mod topology;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! `/debug/sourcez`: where the objects come from, and what is wrong with them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::extract::State;
 use serde::Serialize;
@@ -29,6 +29,9 @@ struct Source {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_read: Option<String>,
+    /// The API server's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<Arc<str>>,
     /// Files or objects found changed without an event.
     repairs: u64,
     /// Since each watch of an API server last said something.
@@ -54,6 +57,7 @@ fn source(report: SourceReport) -> Source {
         stale_seconds: since.map(seconds_since),
         reason,
         last_read: report.last_read.map(rfc3339),
+        server: report.server,
         repairs: report.repairs,
         watch_age_seconds: report.ages.into_iter().map(|(kind, age)| (kind, tenths(age))).collect(),
         objects: report.objects,
@@ -68,5 +72,12 @@ fn tenths(age: Duration) -> f64 {
 
 /// Every source.
 pub async fn sourcez(State(admin): State<AdminState>, params: Asked) -> Answer {
-    json(&params, &admin.sources.reports().into_iter().map(source).collect::<Vec<_>>())
+    let mut sources: Vec<_> = admin.sources.reports().into_iter().map(source).collect();
+    // Found in secrets, after the source had read them.
+    for problem in admin.sources.joined().problems() {
+        if let Some(source) = sources.iter_mut().find(|source| source.cluster.0 == problem.cluster) {
+            source.problems.push(problem);
+        }
+    }
+    json(&params, &sources)
 }

@@ -1,34 +1,41 @@
 //! `/debug/clusterz`, `/debug/networkz`, `/debug/nackz`, `/debug/mesh`.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     AdminState,
     answer::{Answer, Asked, Refusal, json},
 };
-use crate::model::{ClusterId, change::ClusterState};
+use crate::{model::change::ClusterState, registry::remote::Member};
 
 /// A cluster; the first three fields are istiod's.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Cluster {
-    id: ClusterId,
-    /// Where istiod keeps the remote kubeconfig; empty for clusters that are read from files.
-    secret_name: &'static str,
-    sync_status: &'static str,
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cluster {
+    pub id: String,
+    /// The remote secret that names it; empty for clusters that flags name.
+    pub secret_name: String,
+    /// `synced`, `syncing`, `stale`; `refused`: what its secret says cannot be used.
+    pub sync_status: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stale_since: Option<String>,
+    pub stale_since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stale_seconds: Option<u64>,
+    pub stale_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    config_cluster: bool,
-    services: usize,
-    pods: usize,
-    nodes: usize,
+    pub reason: Option<String>,
+    /// The API server's address; none for clusters that are read from files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// What is wrong at worst, with what to do: with its secret, else with its source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    pub config_cluster: bool,
+    pub services: usize,
+    pub pods: usize,
+    pub nodes: usize,
 }
 
 /// `synced`, `syncing` (istiod's words) or `stale`, which istiod cannot tell.
@@ -55,7 +62,7 @@ pub fn rfc3339(at: SystemTime) -> String {
 
 /// Every cluster, the config cluster first.
 pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer {
-    let clusters = admin
+    let mut clusters = admin
         .inspector
         .ask(|state| {
             let config = &state.index.options().config_cluster;
@@ -70,9 +77,8 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
                         _ => (None, None),
                     };
                     Cluster {
-                        id: id.clone(),
-                        secret_name: "",
-                        sync_status: status_of(&objects.state),
+                        id: id.to_string(),
+                        sync_status: status_of(&objects.state).into(),
                         stale_since: since.map(rfc3339),
                         stale_seconds: since.map(seconds_since),
                         reason,
@@ -80,6 +86,7 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
                         services: objects.services.len(),
                         pods: objects.pods.values().map(|pods| pods.len()).sum(),
                         nodes: objects.nodes.len(),
+                        ..Cluster::default()
                     }
                 })
                 .collect();
@@ -88,6 +95,26 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
         })
         .await
         .ok_or_else(Refusal::no_pipeline)?;
+    let mut reports: BTreeMap<_, _> =
+        admin.sources.reports().into_iter().map(|report| (report.cluster.to_string(), report)).collect();
+    let mut members: BTreeMap<_, _> =
+        admin.sources.joined().members().into_iter().map(|(id, member)| (id.to_string(), member)).collect();
+    for cluster in &mut clusters {
+        if let Some(report) = reports.remove(&cluster.id) {
+            cluster.server = report.server.map(|server| server.to_string());
+            let worst = report.problems.iter().min_by_key(|p| p.severity);
+            cluster.problem = worst.map(ToString::to_string);
+        }
+        if let Some(Member { secret, refused }) = members.remove(&cluster.id) {
+            cluster.secret_name = secret;
+            cluster.problem = refused.or(cluster.problem.take());
+        }
+    }
+    // Of the others nothing is read: with what their secrets say they cannot be.
+    clusters.extend(members.into_iter().map(|(id, Member { secret, refused })| {
+        let sync_status = if refused.is_some() { "refused" } else { "syncing" }.into();
+        Cluster { id, secret_name: secret, sync_status, problem: refused, ..Cluster::default() }
+    }));
     json(&params, &clusters)
 }
 

@@ -21,7 +21,7 @@ use crate::{
         change::{Batch, ClusterState},
     },
     registry::{
-        Discovery, KubeSource, Settings, SourceStatus, Sources,
+        Discovery, KubeSource, RemoteSecrets, Settings, SourceStatus, Sources,
         file::FileSource,
         kubernetes::{Access, Client, from_file, in_cluster},
     },
@@ -30,7 +30,7 @@ use crate::{
 /// Between looks at a kubeconfig file.
 const KUBECONFIG_LOOK: Duration = Duration::from_secs(10);
 /// How long new credentials may take to prove that they can read.
-const PROOF: Duration = Duration::from_secs(10);
+pub(super) const PROOF: Duration = Duration::from_secs(10);
 
 /// Where a cluster is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ pub struct Clusters {
     sources: Sources,
     discovery: Discovery,
     api_servers: ApiServers,
+    remote_secrets: RemoteSecrets,
     running: BTreeMap<ClusterId, Running>,
 }
 
@@ -76,6 +77,7 @@ impl Clusters {
             changes,
             sources: Sources::default(),
             discovery: Discovery::default(),
+            remote_secrets: RemoteSecrets::default(),
             running: BTreeMap::new(),
         }
     }
@@ -90,13 +92,29 @@ impl Clusters {
         self.api_servers.clone()
     }
 
+    /// What the config cluster says of further clusters.
+    pub fn remote_secrets(&self) -> RemoteSecrets {
+        self.remote_secrets.clone()
+    }
+
+    /// Begins to read a cluster from its API server, until it is removed; what exchanges its credentials.
+    pub async fn join(&mut self, cluster: ClusterId, client: Client) -> Access {
+        let source = self.kube_source(&cluster, client);
+        let access = source.access();
+        self.start(cluster, |changes, status, stop| source.run(changes, status, stop)).await;
+        access
+    }
+
     /// Begins to read a cluster. One that is read already goes on from the new place, and keeps what is known of it until then.
     pub async fn add(&mut self, cluster: ClusterId, place: &Place) -> Result<()> {
         match place {
             Place::Files(dir) => {
                 let mut source = FileSource::new(cluster.clone(), dir);
                 source.settings = self.settings.clone();
-                source.discovery = (cluster == self.config_cluster).then(|| self.discovery.clone());
+                if cluster == self.config_cluster {
+                    source.discovery = Some(self.discovery.clone());
+                    source.remote_secrets = Some(self.remote_secrets.clone());
+                }
                 self.start(cluster, |changes, status, stop| async move {
                     if let Err(error) = source.run(changes, status, stop).await {
                         warn!(%error, "a source ended");
@@ -124,8 +142,7 @@ impl Clusters {
                     format!("nothing says where cluster {cluster} (--cluster-id) is read from: no --kubeconfig, and none of --kube and --files is called {cluster}")
                 })?;
                 let client = Client::new(&config).with_context(|| format!("cluster {cluster}"))?;
-                let source = self.kube_source(&cluster, client);
-                self.start(cluster, |changes, status, stop| source.run(changes, status, stop)).await;
+                self.join(cluster, client).await;
             }
         }
         Ok(())
@@ -137,6 +154,7 @@ impl Clusters {
         source.config_cluster = *cluster == self.config_cluster;
         source.settings = self.settings.clone();
         source.discovery = self.discovery.clone();
+        source.remote_secrets = self.remote_secrets.clone();
         // Without the mesh's own configuration nothing should be told to anybody.
         source.timing.patience = self.patience.filter(|_| !source.config_cluster);
         self.api_servers.insert(cluster, source.access());
@@ -151,6 +169,9 @@ impl Clusters {
         self.stop(&cluster).await;
         let (status, stop) = (SourceStatus::new(cluster.clone()), CancellationToken::new());
         self.sources.insert(status.clone());
+        // Whoever awaits all clusters awaits this one from now on, not from when its task first runs.
+        let syncing = vec![Change::Cluster(cluster.clone(), ClusterState::Syncing)];
+        drop(self.changes.send(Batch { changes: syncing, seen: Instant::now() }).await);
         let reading = source(self.changes.clone(), status.clone(), stop.clone());
         let (changes, id) = (self.changes.clone(), cluster.clone());
         let task = tokio::spawn(async move {

@@ -5,6 +5,7 @@ mod api_servers;
 mod authenticate;
 mod cgroup;
 pub mod clusters;
+mod joining;
 mod memory;
 mod secrets;
 
@@ -28,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::clusters::{Clusters, Place};
+use self::{
+    clusters::{Clusters, Place},
+    joining::Joiner,
+};
 use crate::{
     admin::{self, AdminState},
     authn::{
@@ -45,9 +49,12 @@ use crate::{
         svid::SvidStore,
     },
     index::Options,
-    model::{ClusterId, change::Batch},
+    model::{
+        ClusterId,
+        change::{Batch, ClusterState},
+    },
     pipeline::{Inspector, Pipeline},
-    registry::Settings as RegistrySettings,
+    registry::{Settings as RegistrySettings, kubernetes::Allowed},
     snapshot::Attacher,
     xds::{
         Access, SharedNames,
@@ -68,6 +75,8 @@ pub struct Config {
     pub clusters: BTreeMap<ClusterId, Place>,
     /// How long the first read of another cluster may take before it counts as away; none: for ever.
     pub remote_cluster_timeout: Option<Duration>,
+    /// What kubeconfigs of remote secrets may do although it is dangerous.
+    pub remote_kubeconfigs: Allowed,
     /// Where the self-signed root and the development issuer's key are kept.
     pub state_dir: PathBuf,
     /// A directory in Istio's `cacerts` layout.
@@ -142,6 +151,11 @@ pub async fn serve(config: Config) -> Result<()> {
     for (cluster, place) in &config.clusters {
         clusters.add(cluster.clone(), place).await?;
     }
+    let (sources, api_servers) = (clusters.sources(), clusters.api_servers());
+    let given = config.clusters.keys().cloned().collect();
+    let joiner = Joiner::new(config.cluster_id.clone(), given, clusters, config.remote_kubeconfigs);
+    let mut joined = joiner.settled();
+    tasks.spawn("clusters of remote secrets", joiner.run());
 
     let admin = AdminState {
         inspector: inspector.clone(),
@@ -149,14 +163,23 @@ pub async fn serve(config: Config) -> Result<()> {
         metrics: Arc::new(metrics),
         started,
         streams: streams.clone(),
-        sources: clusters.sources(),
+        sources,
     };
     tasks.spawn_http("http", sockets.http, admin::ready_router(admin.clone()));
     tasks.spawn_http("monitoring", sockets.monitoring, admin::router(admin));
 
-    // Told now, a proxy would lose what was not read yet: xDS begins when every cluster was read once.
+    // Told now, a proxy would lose what was not read yet: xDS begins when every cluster was read once, those of remote
+    // secrets, too.
+    let all_read = async {
+        complete.wait_for(|complete| *complete).await.context("the pipeline ended")?;
+        joined.wait_for(|settled| *settled).await.context("the joining of clusters ended")?;
+        while any_unread(&inspector).await? {
+            tokio::time::sleep(LOOK).await;
+        }
+        anyhow::Ok(())
+    };
     tokio::select! {
-        done = complete.wait_for(|complete| *complete) => drop(done.context("the pipeline ended")?),
+        done = all_read => done?,
         ended = tasks.first_end() => return Err(ended),
         () = stop_signal()? => return Ok(()),
     }
@@ -171,8 +194,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let signers = Signers::start();
     let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl, signers.clone()));
     tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
-    let authenticator =
-        authenticator(&config, &trust_domain)?.with_reviewers(Arc::new(clusters.api_servers()));
+    let authenticator = authenticator(&config, &trust_domain)?.with_reviewers(Arc::new(api_servers));
     let authenticator = Arc::new(authenticator);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
 
@@ -230,6 +252,15 @@ pub async fn serve(config: Config) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Between looks at clusters that are read for the first time.
+const LOOK: Duration = Duration::from_millis(20);
+
+async fn any_unread(inspector: &Inspector) -> Result<bool> {
+    let unread =
+        inspector.ask(|state| state.index.clusters().any(|(_, s)| *s == ClusterState::Syncing)).await;
+    unread.context("the pipeline does not answer")
 }
 
 /// Without a limit of its own, the process leaves a tenth of what the system gives it.

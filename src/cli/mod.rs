@@ -8,6 +8,7 @@ pub mod duration;
 pub mod endpoints;
 pub mod inspect;
 pub mod proxy_status;
+pub mod remote_clusters;
 pub mod serve;
 pub mod service_map;
 pub mod table;

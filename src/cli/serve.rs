@@ -9,6 +9,7 @@ use super::{bytes, duration};
 use crate::{
     app::{self, Config, clusters::Place},
     model::ClusterId,
+    registry::kubernetes::Allowed,
 };
 
 /// Arguments of `landbridge serve`. Names of the environment are istiod's where the meaning is.
@@ -30,6 +31,9 @@ pub struct ServeArgs {
     /// Proxies are answered although another cluster could not be read for so long; 0s: never.
     #[arg(long, env = "PILOT_REMOTE_CLUSTER_TIMEOUT", default_value = "30s", value_parser = duration::parse)]
     remote_cluster_timeout: Duration,
+    /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
+    #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
+    insecure_remote_kubeconfig_options: Vec<Insecure>,
     /// Where the self-signed root and the development issuer's key are kept.
     #[arg(long, env = "LANDBRIDGE_STATE_DIR", default_value = "./landbridge-state")]
     state_dir: PathBuf,
@@ -107,6 +111,13 @@ pub struct ServeArgs {
     log_level: String,
 }
 
+/// What a kubeconfig may do although it is dangerous; istiod's names.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Insecure {
+    /// Run a program that prints credentials.
+    Exec,
+}
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum LogFormat {
@@ -127,6 +138,7 @@ impl ServeArgs {
             kube,
             files,
             remote_cluster_timeout,
+            insecure_remote_kubeconfig_options,
             state_dir,
             ca_dir,
             grpc_addr,
@@ -165,6 +177,9 @@ impl ServeArgs {
             cluster_id,
             clusters,
             remote_cluster_timeout: Some(remote_cluster_timeout).filter(|t| !t.is_zero()),
+            remote_kubeconfigs: Allowed {
+                exec: insecure_remote_kubeconfig_options.iter().any(|o| matches!(o, Insecure::Exec)),
+            },
             state_dir,
             ca_dir,
             grpc_addr,

@@ -318,6 +318,8 @@ impl ClusterObjects {
                     touched.peers.insert(name.0);
                 }
             }
+            // Credentials are nothing to derive from: sources keep them apart.
+            Kind::RemoteSecret => {}
         }
     }
 

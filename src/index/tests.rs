@@ -40,6 +40,7 @@ fn put(cluster: &str, object: Object) -> Change {
         Object::Gateway(o) => &o.meta,
         Object::DestinationRule(o) => &o.meta,
         Object::PeerAuthentication(o) => &o.meta,
+        Object::RemoteSecret(_) => panic!("secrets do not come here"),
     };
     Change::Upsert(mk_key(cluster, object.kind(), &meta.namespace, &meta.name), object)
 }

@@ -13,6 +13,7 @@ use super::{
     mesh::MeshConfig,
     name::ClusterId,
     peer_authentication::PeerAuthentication,
+    remote_secret::RemoteSecret,
 };
 
 /// One change of the world. A source sends objects as they are now; the pipeline compares and ignores what is equal.
@@ -76,6 +77,8 @@ pub enum Kind {
     DestinationRule,
     /// security.istio.io
     PeerAuthentication,
+    /// v1 Secret with label `istio/multiCluster` of the root namespace; never sent to the pipeline
+    RemoteSecret,
 }
 
 /// An object's identity over all clusters.
@@ -131,6 +134,8 @@ pub enum Object {
     DestinationRule(Arc<DestinationRule>),
     /// A PeerAuthentication.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// A Secret that registers clusters.
+    RemoteSecret(Arc<RemoteSecret>),
 }
 
 impl Object {
@@ -147,6 +152,7 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::DestinationRule(_) => Kind::DestinationRule,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::RemoteSecret(_) => Kind::RemoteSecret,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod name;
 pub mod node;
 pub mod peer_authentication;
 pub mod port;
+pub mod remote_secret;
 pub mod selector;
 pub mod service;
 pub mod slice;

@@ -14,6 +14,7 @@ pub mod convert;
 pub mod file;
 pub mod kube;
 pub mod problem;
+pub mod remote;
 pub mod yaml;
 
 pub use convert::Settings;
@@ -22,3 +23,4 @@ pub use file::FileSource;
 pub use kube as kubernetes;
 pub use kube::{Discovery, KubeSource};
 pub use problem::{Problem, Severity, SourceReport, SourceStatus, Sources};
+pub use remote::{Joined, RemoteSecrets};

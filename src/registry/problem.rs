@@ -10,6 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::remote::Joined;
 use crate::model::{ClusterId, change::ClusterState};
 
 /// How bad it is.
@@ -85,6 +86,8 @@ pub struct SourceReport {
     pub objects: BTreeMap<String, usize>,
     /// Objects of kinds that are not read, by `apiVersion/kind`.
     pub not_read: BTreeMap<String, usize>,
+    /// The address of the API server, if it is read from one.
+    pub server: Option<Arc<str>>,
     /// How long each watch of an API server has been silent; there is a bookmark every minute.
     pub ages: BTreeMap<String, Duration>,
     /// What is wrong, in the order of files and lines.
@@ -105,6 +108,7 @@ impl SourceStatus {
             repairs: 0,
             objects: BTreeMap::new(),
             not_read: BTreeMap::new(),
+            server: None,
             ages: BTreeMap::new(),
             problems: Vec::new(),
         })))
@@ -153,6 +157,11 @@ impl SourceStatus {
         report.not_read = not_read;
     }
 
+    /// Replaces the API server's address.
+    pub fn set_server(&self, server: Arc<str>) {
+        self.0.lock().server = Some(server);
+    }
+
     /// Replaces the ages.
     pub fn set_ages(&self, ages: BTreeMap<String, Duration>) {
         self.0.lock().ages = ages;
@@ -176,25 +185,33 @@ impl SourceStatus {
     }
 }
 
-/// The sources that there are, by cluster.
+/// The sources that there are, by cluster, and what registered them.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Arc<Mutex<BTreeMap<ClusterId, SourceStatus>>>);
+pub struct Sources {
+    sources: Arc<Mutex<BTreeMap<ClusterId, SourceStatus>>>,
+    joined: Joined,
+}
 
 impl Sources {
     /// A source begins.
     pub fn insert(&self, status: SourceStatus) {
         let cluster = status.0.lock().cluster.clone();
-        self.0.lock().insert(cluster, status);
+        self.sources.lock().insert(cluster, status);
     }
 
     /// A source ended.
     pub fn remove(&self, cluster: &ClusterId) {
-        self.0.lock().remove(cluster);
+        self.sources.lock().remove(cluster);
     }
 
     /// A copy of all, by cluster.
     pub fn reports(&self) -> Vec<SourceReport> {
-        self.0.lock().values().map(SourceStatus::report).collect()
+        self.sources.lock().values().map(SourceStatus::report).collect()
+    }
+
+    /// The clusters that remote secrets name.
+    pub fn joined(&self) -> &Joined {
+        &self.joined
     }
 }
 

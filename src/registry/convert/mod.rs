@@ -18,6 +18,7 @@ mod node;
 mod outlier_detection;
 mod peer_authentication;
 mod pod;
+mod remote_secret;
 mod service;
 mod service_account;
 mod strings;
@@ -95,6 +96,9 @@ pub fn convert(cluster: &ClusterId, settings: &Settings, value: Value) -> Outcom
     if kind == Kind::MeshConfig && (&*key.name != "istio" || key.namespace != settings.root_namespace) {
         return Outcome::NotRead(format!("{api_version}/ConfigMap"));
     }
+    if kind == Kind::RemoteSecret && !remote_secret::is_remote_secret(&value) {
+        return Outcome::NotRead(format!("{api_version}/Secret"));
+    }
     let mut warnings = Warnings::new();
     match object(&key, settings, value, &mut warnings) {
         Ok(Some(object)) => Outcome::Object(key, object, warnings),
@@ -136,6 +140,12 @@ fn object(
         Kind::PeerAuthentication => {
             Object::PeerAuthentication(Arc::new(peer_authentication::convert(key, typed(value)?, warnings)?))
         }
+        Kind::RemoteSecret => {
+            match remote_secret::convert(key, typed(value)?, &settings.root_namespace, warnings)? {
+                Some(secret) => Object::RemoteSecret(Arc::new(secret)),
+                None => return Ok(None),
+            }
+        }
     }))
 }
 
@@ -153,6 +163,7 @@ const KINDS: &[(&str, &[&str], &str, Kind)] = &[
     ("", &["v1"], "Service", Kind::Service),
     ("", &["v1"], "Pod", Kind::Pod),
     ("", &["v1"], "ConfigMap", Kind::MeshConfig),
+    ("", &["v1"], "Secret", Kind::RemoteSecret),
     ("discovery.k8s.io", &["v1"], "EndpointSlice", Kind::EndpointSlice),
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Gateway", Kind::Gateway),
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "DestinationRule", Kind::DestinationRule),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{Batch, ClusterId},
-    registry::{Discovery, Settings, SourceStatus},
+    registry::{Discovery, RemoteSecrets, Settings, SourceStatus},
 };
 
 /// A directory of YAML that describes a cluster.
@@ -35,6 +35,8 @@ pub struct FileSource {
     pub timing: Timing,
     /// In the config cluster: told which namespaces are read of clusters with API servers. Files are all read.
     pub discovery: Option<Discovery>,
+    /// In the config cluster: where the clusters go that its remote secrets name.
+    pub remote_secrets: Option<RemoteSecrets>,
 }
 
 /// How long things are waited for.
@@ -95,6 +97,7 @@ impl FileSource {
             settings: Settings::default(),
             timing: Timing::default(),
             discovery: None,
+            remote_secrets: None,
         }
     }
 
@@ -148,6 +151,7 @@ fn read_and_send(
     received: mpsc::Receiver<Signal>,
 ) {
     let (timing, discovery) = (source.timing, source.discovery.clone());
+    let remote_secrets = source.remote_secrets.clone();
     let mut watching = Watching { source: source.clone(), signals, current: None, replaced: false };
     let mut gatherer = Gatherer::new(received, timing);
     let mut reader = Reader::new(source, status.clone());
@@ -162,7 +166,7 @@ fn read_and_send(
         let quick = named_only && !renewed && in_writing.is_empty();
         let quick = quick.then(|| reader.look_at(&touched)).flatten();
         let untold = quick.is_some();
-        let look = quick.unwrap_or_else(|| reader.look(&touched, &in_writing));
+        let mut look = quick.unwrap_or_else(|| reader.look(&touched, &in_writing));
         if by_rescan && !renewed && look.changed_files > 0 {
             status.repaired(look.changed_files);
         }
@@ -171,6 +175,8 @@ fn read_and_send(
             discovery.observe(&look.changes);
             discovery.settle();
         }
+        RemoteSecrets::divert(remote_secrets.as_ref(), &mut look.changes);
+        remote_secrets.iter().for_each(RemoteSecrets::settle);
         let batch = Batch { changes: look.changes, seen };
         if !batch.changes.is_empty() && changes.blocking_send(batch).is_err() {
             return;

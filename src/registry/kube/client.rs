@@ -15,6 +15,7 @@ use kube::{
     Config,
     client::{Body, ConfigExt},
 };
+use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::{BoxError, ServiceBuilder};
@@ -128,6 +129,27 @@ impl Client {
         collect(response, MAX_ANSWER, patience).await
     }
 
+    /// Creates an object or makes its fields these, as `kubectl apply --server-side --field-manager landbridge` does; with the
+    /// object as it is now.
+    pub async fn apply(&self, path: &str, object: &Value, patience: Duration) -> Result<Value, Failure> {
+        let request = Request::patch(format!("{path}?fieldManager=landbridge&force=true"))
+            .header(header::ACCEPT, JSON)
+            .header(header::CONTENT_TYPE, "application/apply-patch+yaml");
+        let answer = self.send(request, Body::from(object.to_string().into_bytes()), patience).await?;
+        json(&collect(answer, MAX_ANSWER, patience).await?)
+    }
+
+    /// Asks for an object.
+    pub async fn get_json(&self, path: &str, patience: Duration) -> Result<Value, Failure> {
+        json(&self.get_all(path, JSON, patience).await?)
+    }
+
+    /// What tells a cluster from all others: the UID of its namespace kube-system, if it may be known.
+    pub async fn cluster_uid(&self, patience: Duration) -> Option<Box<str>> {
+        let namespace = self.get_json("/api/v1/namespaces/kube-system", patience).await.ok()?;
+        namespace.pointer("/metadata/uid").and_then(Value::as_str).map(Into::into)
+    }
+
     async fn send(
         &self,
         request: http::request::Builder,
@@ -183,6 +205,10 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Scope {
 fn escaped(token: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     token.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn json(body: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(body).map_err(|e| Failure::Garbage(e.to_string()))
 }
 
 async fn refusal(response: Response<Body>, patience: Duration) -> Failure {

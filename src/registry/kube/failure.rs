@@ -57,7 +57,8 @@ impl Failure {
         }))
     }
 
-    fn code(&self) -> Option<u16> {
+    /// HTTP's number, of an answer other than success.
+    pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused(refusal) => Some(refusal.code),
             _ => None,

@@ -1,6 +1,6 @@
 //! What is read of a cluster.
 
-use crate::model::Kind;
+use crate::model::{Kind, remote_secret};
 
 /// A collection of an API server.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ enum Which {
     Fields(&'static str),
     /// One, in the root namespace.
     OfRoot(&'static str),
+    /// In the root namespace, by a label that is `true`.
+    Labelled(&'static str),
 }
 
 /// What it means that a collection cannot be read.
@@ -75,8 +77,9 @@ const EVERYWHERE: &[Resource] = &[
 
 const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
-/// Of the config cluster: Istio's objects are in force only there.
+/// Of the config cluster: Istio's objects are in force, and clusters are registered, only there.
 const CONFIG: &[Resource] = &[
+    Resource::core(Kind::RemoteSecret, "secrets", Which::Labelled(remote_secret::LABEL), Need::Allowed),
     Resource::istio(Kind::Gateway, "networking.istio.io", NETWORKING, "gateways"),
     Resource::istio(Kind::DestinationRule, "networking.istio.io", NETWORKING, "destinationrules"),
     Resource::istio(Kind::PeerAuthentication, "security.istio.io", &["v1", "v1beta1"], "peerauthentications"),
@@ -100,6 +103,10 @@ impl Resource {
         Some(match self.which {
             Which::All => format!("{api}/{plural}?"),
             Which::Fields(fields) => format!("{api}/{plural}?fieldSelector={}&", escaped(fields)),
+            Which::Labelled(label) => {
+                let label = label.replace('/', "%2F");
+                format!("{api}/namespaces/{root_namespace}/{plural}?labelSelector={label}%3Dtrue&")
+            }
             Which::OfRoot(name) => {
                 format!("{api}/namespaces/{root_namespace}/{plural}?fieldSelector=metadata.name%3D{name}&")
             }
@@ -114,7 +121,7 @@ impl Resource {
 
     /// Whether discovery selectors leave some of it out.
     pub fn is_selected(&self) -> bool {
-        !matches!(self.kind, Kind::Namespace | Kind::Node | Kind::MeshConfig)
+        !matches!(self.kind, Kind::Namespace | Kind::Node | Kind::MeshConfig | Kind::RemoteSecret)
     }
 
     /// `endpointslices.discovery.k8s.io`, as people write it.
@@ -139,10 +146,12 @@ mod tests {
         assert!(all.contains(&"/apis/discovery.k8s.io/v1/endpointslices?".to_owned()), "{all:?}");
         let mesh = "/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Distio&";
         assert!(all.contains(&mesh.to_owned()), "{all:?}");
+        let secrets = "/api/v1/namespaces/istio-system/secrets?labelSelector=istio%2FmultiCluster%3Dtrue&";
+        assert!(all.contains(&secrets.to_owned()), "{all:?}");
         let rule = resources(true).find(|r| r.kind == Kind::DestinationRule).expect("is read");
         let of = |version| rule.path(version, "istio-system");
         assert_eq!(of(2).as_deref(), Some("/apis/networking.istio.io/v1alpha3/destinationrules?"));
         assert_eq!((of(3), rule.name().as_str()), (None, "destinationrules.networking.istio.io"));
-        assert!(resources(false).all(|r| r.need != Need::Installed));
+        assert!(resources(false).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
     }
 }

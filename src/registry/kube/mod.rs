@@ -38,7 +38,7 @@ mod watch;
 pub use self::{
     client::Client,
     failure::{Failure, Refusal},
-    kubeconfig::{KubeconfigError, from_file, in_cluster},
+    kubeconfig::{Allowed, KubeconfigError, Unusable, from_context, from_file, from_secret, in_cluster},
     selection::{Discovery, Selectors},
     source::{Access, Deaf, KubeSource, Timing},
 };

@@ -76,7 +76,7 @@ impl Selection {
     pub fn includes(&self, kind: Kind, namespace: &str) -> bool {
         match self {
             Self::All => true,
-            _ if matches!(kind, Kind::Namespace | Kind::Node | Kind::MeshConfig) => true,
+            _ if matches!(kind, Kind::Namespace | Kind::Node | Kind::MeshConfig | Kind::RemoteSecret) => true,
             Self::Only(namespaces) => namespaces.contains(namespace),
         }
     }

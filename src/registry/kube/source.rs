@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{Batch, Change, ClusterId, Kind, change::ClusterState},
-    registry::{Settings, SourceStatus},
+    registry::{RemoteSecrets, Settings, SourceStatus},
 };
 
 /// A cluster that is read from its API server.
@@ -40,6 +40,8 @@ pub struct KubeSource {
     pub timing: Timing,
     /// Which namespaces are read; shared by the sources of all clusters.
     pub discovery: Discovery,
+    /// Where the clusters go that the config cluster's remote secrets name.
+    pub remote_secrets: RemoteSecrets,
     access: watch::Sender<Arc<Client>>,
 }
 
@@ -120,6 +122,8 @@ pub(super) struct Shared {
     gate: watch::Sender<Gate>,
     /// Set in the config cluster.
     publish: Option<Discovery>,
+    /// The same.
+    remote_secrets: Option<RemoteSecrets>,
 }
 
 /// How far a watch is.
@@ -153,6 +157,7 @@ impl KubeSource {
             settings: Settings::default(),
             timing: Timing::default(),
             discovery: Discovery::default(),
+            remote_secrets: RemoteSecrets::default(),
             access: watch::Sender::new(Arc::new(client)),
         }
     }
@@ -178,13 +183,14 @@ impl KubeSource {
             news: Notify::new(),
             gate: watch::Sender::default(),
             publish: self.config_cluster.then(|| self.discovery.clone()),
+            remote_secrets: self.config_cluster.then(|| self.remote_secrets.clone()),
         };
         let mut parts = FuturesUnordered::new();
         for resource in &resources {
             parts.push(Watcher::new(&shared, *resource, self.access.subscribe()).run().boxed());
         }
         parts.push(shared.follow_selectors(self.discovery.subscribe()).boxed());
-        parts.push(shared.keep_state(status.clone()).boxed());
+        parts.push(shared.keep_state(status.clone(), self.access.subscribe()).boxed());
         parts.push(drift::compare(&shared, &resources, self.access.subscribe(), &status).boxed());
         parts.push(probe::probe(&shared, self.access.subscribe()).boxed());
         // Each ends only when nobody receives.
@@ -196,10 +202,11 @@ impl KubeSource {
 
 impl Shared {
     /// Sends changes, and wakes those who have to list again because of them.
-    pub async fn send(&self, changes: Vec<Change>, seen: Instant) -> Result<(), Deaf> {
+    pub async fn send(&self, mut changes: Vec<Change>, seen: Instant) -> Result<(), Deaf> {
         for kind in self.view.lock().take_relists() {
             self.list_again(kind);
         }
+        RemoteSecrets::divert(self.remote_secrets.as_ref(), &mut changes);
         if changes.is_empty() {
             return Ok(());
         }
@@ -284,10 +291,12 @@ impl Shared {
         self.news.notify_one();
     }
 
-    /// Whether there is a mesh configuration is known, or that it cannot be.
+    /// Whether there is a mesh configuration, or which clusters are registered, is known, or that it cannot be.
     fn settled(&self, kind: Kind) {
-        if let (Kind::MeshConfig, Some(discovery)) = (kind, &self.publish) {
-            discovery.settle();
+        match kind {
+            Kind::MeshConfig => self.publish.iter().for_each(Discovery::settle),
+            Kind::RemoteSecret => self.remote_secrets.iter().for_each(RemoteSecrets::settle),
+            _ => {}
         }
     }
 
@@ -311,7 +320,7 @@ impl Shared {
     }
 
     /// Says what the cluster's state is whenever that is news, and keeps the status.
-    async fn keep_state(&self, status: SourceStatus) {
+    async fn keep_state(&self, status: SourceStatus, server: watch::Receiver<Arc<Client>>) {
         let mut said = ClusterState::Syncing;
         if self.changes.send(self.batch(said.clone())).await.is_err() {
             return;
@@ -327,9 +336,11 @@ impl Shared {
             if state == ClusterState::Synced {
                 let oldest = ages.values().max().copied().unwrap_or_default();
                 status.read_whole(ago(oldest));
-            } else if let (ClusterState::Stale { .. }, Some(discovery)) = (&state, &self.publish) {
-                discovery.settle();
+            } else if matches!(state, ClusterState::Stale { .. }) {
+                self.settled(Kind::MeshConfig);
+                self.settled(Kind::RemoteSecret);
             }
+            status.set_server(server.borrow().server().into());
             self.tell(&status, ages);
             if state != said {
                 status.set_state(state.clone());

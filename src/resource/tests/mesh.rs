@@ -52,6 +52,7 @@ pub fn put(cluster: &str, object: Object) -> Change {
         Object::Gateway(o) => o.meta.clone(),
         Object::DestinationRule(o) => o.meta.clone(),
         Object::PeerAuthentication(o) => o.meta.clone(),
+        Object::RemoteSecret(_) => panic!("secrets do not come here"),
     };
     let key = ObjectKey {
         cluster: cluster.into(),

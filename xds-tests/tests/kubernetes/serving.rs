@@ -14,7 +14,7 @@ use landbridge::index::Options;
 use landbridge::model::ClusterId;
 use landbridge::model::change::ClusterState;
 use landbridge::pipeline::{Inspector, Pipeline};
-use landbridge::registry;
+use landbridge::registry::{self, kubernetes::Allowed};
 use landbridge::snapshot::{Attacher, ResourceType};
 use landbridge_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use prost::Message as _;
@@ -27,19 +27,20 @@ use xds_tests::kubernetes::{Cluster, Settings, binaries, cluster_test, crds, sec
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An address of this machine that nobody else uses.
-fn own_address() -> Result<Ipv4Addr> {
+pub fn own_address() -> Result<Ipv4Addr> {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let mut addresses = (0..100_u8).map(|i| Ipv4Addr::new(127, (a ^ i) & 63 | 128, b, c.clamp(1, 254)));
     let free = |address: &Ipv4Addr| TcpListener::bind((*address, 15010)).is_ok();
     addresses.find(free).context("no loopback address is free")
 }
 
-fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<ClusterId, Place>) -> Config {
+pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<ClusterId, Place>) -> Config {
     let at = |port| SocketAddr::from((address, port));
     Config {
         cluster_id: "east".into(),
         clusters,
         remote_cluster_timeout: Some(Duration::from_secs(30)),
+        remote_kubeconfigs: Allowed::default(),
         state_dir: state_dir.to_owned(),
         ca_dir: None,
         grpc_addr: at(15010),
@@ -162,7 +163,7 @@ fn a_slice_written_to_one_of_two_clusters_becomes_bytes() {
     });
 }
 
-async fn is_ready(address: Ipv4Addr) -> bool {
+pub async fn is_ready(address: Ipv4Addr) -> bool {
     let url = format!("http://{address}:8080/ready");
     reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success())
 }

@@ -1,6 +1,7 @@
 mod destination_rule;
 mod istio;
 mod kubernetes;
+mod remote_secret;
 mod watched;
 
 use std::{fmt::Debug, sync::Arc};

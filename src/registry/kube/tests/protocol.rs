@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{Batch, Change, Kind, Object, ObjectKey, change::ClusterState},
-    registry::SourceStatus,
+    registry::{RemoteSecrets, SourceStatus},
 };
 
 /// A source, and the world as its changes tell it.
@@ -487,4 +487,34 @@ async fn dropping_a_source_ends_its_connections() {
         assert!(Instant::now() < deadline, "{} tasks are left", tasks());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn remote_secrets_go_to_those_who_join_clusters_and_to_nobody_else() {
+    let api = Api::start().await;
+    let secret = |name: &str| id("secrets", "istio-system", name);
+    let west = json!({ "data": { "west": "aHVzaA==" } });
+    api.put(&secret("west"), json!({ "istio/multiCluster": "true" }), west.clone());
+    let told = RemoteSecrets::default();
+    let given = told.clone();
+    let mut w = World::start(api, |source| source.remote_secrets = given).await;
+    w.synced().await;
+    let names = || told.subscribe().borrow().by_name.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(), ["istio-system/west"]);
+    assert!(told.subscribe().borrow().settled);
+    w.api.put(&secret("north"), json!({}), json!({ "data": { "north": "aHVzaA==" } }));
+    w.until("another", |_| names().len() == 2).await;
+    // Nothing but a deletion that was seen takes one away.
+    w.api.set(|state| state.always = Some(("/secrets", Answer::Status(403, "Forbidden", None))));
+    w.api.break_watches();
+    w.until("forbidden", |w| w.problems().iter().any(|p| p.contains("secrets"))).await;
+    assert_eq!(names().len(), 2);
+    w.api.set(|state| state.always = None);
+    w.api.delete(&secret("west"));
+    w.until("gone", |_| names() == ["istio-system/north"]).await;
+    assert!(
+        w.names(Kind::RemoteSecret).is_empty() && w.removed.is_empty(),
+        "credentials went to the pipeline"
+    );
+    assert!(!format!("{told:?}").contains("aHVz"), "{told:?}");
 }
