@@ -25,6 +25,8 @@ enum Command {
     /// Show the connected proxies, and what each has accepted or refused.
     #[command(visible_alias = "ps")]
     ProxyStatus(cli::proxy_status::ProxyStatusArgs),
+    /// Print a Secret that registers a cluster with the control plane of another, for `kubectl apply -f -` there.
+    CreateRemoteSecret(Box<cli::remote_secret::RemoteSecretArgs>),
     /// Show the registered clusters: synced or stale, from which secret, and what was wrong last.
     RemoteClusters(cli::remote_clusters::RemoteClustersArgs),
     /// Show which endpoints of a service a proxy gets, and why not the others.
@@ -44,6 +46,7 @@ impl Args {
             Command::Token(args) => args.run(),
             Command::Bootstrap(args) => args.run(),
             Command::ProxyStatus(args) => args.run(),
+            Command::CreateRemoteSecret(args) => args.run(),
             Command::RemoteClusters(args) => args.run(),
             Command::Endpoints(args) => args.run(),
             Command::ServiceMap(args) => args.run(),

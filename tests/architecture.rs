@@ -22,7 +22,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
     ("xds", &["model", "snapshot", "authn", "grpc"]),
     ("admin", &["model", "registry", "index", "view", "resource", "snapshot", "pipeline", "xds", "ca"]),
-    ("cli", &["model", "files", "registry", "authn", "ca", "admin", "app"]),
+    ("cli", &["model", "files", "pem", "registry", "authn", "ca", "admin", "app"]),
     ("app", &["model", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "xds", "admin"]),
     ("args", &["cli", "app"]),
 ];

@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod inspect;
 pub mod proxy_status;
 pub mod remote_clusters;
+pub mod remote_secret;
 pub mod serve;
 pub mod service_map;
 pub mod table;
