@@ -4,6 +4,7 @@
 
 mod failover;
 mod fixture;
+mod joining;
 mod lab;
 mod link;
 mod outages;

@@ -1,0 +1,334 @@
+//! Clusters that remote secrets register, while the control plane runs and a proxy is connected.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use ::landbridge::app;
+use ::landbridge::app::clusters::Place;
+use ::landbridge::snapshot::ResourceType;
+use anyhow::{Context as _, Result, bail, ensure};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use xds_tests::client::{Client, Kind, Options, Protocol};
+use xds_tests::kubernetes::{Binaries, Cluster, Login, Settings, cluster_test, crds, secret_file};
+use xds_tests::landbridge;
+
+use super::serving::{is_ready, own_address, serve_config};
+
+/// Only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const EDS: &str = "outbound|80||backend.production.svc.cluster.local";
+const KIND: Kind = Kind::Snapshot(ResourceType::Endpoint);
+
+const READERS: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: first, namespace: istio-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: second, namespace: istio-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules:
+- {apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects:
+- {kind: ServiceAccount, name: first, namespace: istio-system}
+- {kind: ServiceAccount, name: second, namespace: istio-system}
+";
+
+/// A Secret as istioctl makes it, with these keys.
+fn secret(name: &str, kubeconfigs: &[(&str, &str)]) -> Result<String> {
+    let data: BTreeMap<_, _> = kubeconfigs.iter().copied().collect();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": name, "namespace": "istio-system", "labels": { "istio/multiCluster": "true" } },
+        "stringData": data,
+    });
+    Ok(serde_json::to_string(&secret)?)
+}
+
+async fn login(cluster: &Cluster, account: &str, lifetime: Duration) -> Result<String> {
+    let token = cluster.sign_token("istio-system", account, SystemTime::now() + lifetime).await?;
+    cluster.kubeconfig(Login::Token(token))
+}
+
+fn slice(i: u8) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: backend-1\n  namespace: production\n  labels: {{kubernetes.io/service-name: backend}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: [10.9.0.{i}]}}]\n"
+    )
+}
+
+/// A control plane of `east`, and a proxy that asked for the endpoints of a service of both clusters.
+struct World {
+    admin: String,
+    proxy: Client,
+    /// The last assignment.
+    last: Vec<u8>,
+}
+
+impl World {
+    async fn start(east: &Cluster, folder: &std::path::Path) -> Result<Self> {
+        let path = folder.join("east.kubeconfig");
+        secret_file(&path, &east.kubeconfig(east.admin())?)?;
+        let address = own_address()?;
+        let clusters = [("east".into(), Place::Kubeconfig(path))].into();
+        let config = serve_config(address, &folder.join("state"), clusters);
+        let grpc = config.grpc_addr;
+        let serving = tokio::spawn(app::serve(config));
+        let until = Instant::now() + PATIENCE;
+        while !is_ready(address).await {
+            ensure!(!serving.is_finished(), "it ended: {:?}", serving.await);
+            ensure!(Instant::now() < until, "not ready");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let mut options = Options::new(Protocol::Delta, "client");
+        if let Some(node) = &mut options.node {
+            node.id = "sidecar~10.1.0.10~client.production~production.svc.cluster.local".into();
+        }
+        let mut proxy = Client::connect(grpc, options).await?;
+        proxy.request(KIND, &[EDS]).await;
+        let first = proxy.expect_ack(KIND, &[EDS]).await;
+        let last = first.get(EDS).context("an assignment")?.to_vec();
+        Ok(Self { admin: format!("http://{address}:15014"), proxy, last })
+    }
+
+    /// What is known of a cluster that is not the own one.
+    async fn cluster(&self, id: &str) -> Result<Option<Value>> {
+        let all: Vec<Value> = reqwest::get(format!("{}/debug/clusterz", self.admin)).await?.json().await?;
+        Ok(all.into_iter().find(|cluster| cluster["id"] == id))
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(Option<&Value>) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let west = self.cluster("west").await?;
+            if holds(west.as_ref()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{what}: {west:#?}");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn until_synced(&self) -> Result<()> {
+        let well = |west: &Value| west["syncStatus"] == "synced" && west["problem"].is_null();
+        self.until("synced", |west| west.is_some_and(well)).await
+    }
+
+    /// The next response is the one that has this address.
+    async fn next(&mut self, address: &str) -> Result<()> {
+        self.take().await?;
+        ensure!(self.has(address), "a response that is none of {address}");
+        Ok(())
+    }
+
+    /// A cluster that comes or goes is told in as many responses as it takes: until the address is there, or is not.
+    async fn settle(&mut self, address: &str, there: bool) -> Result<()> {
+        while self.has(address) != there {
+            self.take().await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self) -> Result<()> {
+        let response = self.proxy.expect(KIND).await;
+        self.proxy.ack(&response).await;
+        self.last = response.get(EDS).context("the assignment")?.to_vec();
+        Ok(())
+    }
+
+    fn has(&self, address: &str) -> bool {
+        self.last.windows(address.len()).any(|w| w == address.as_bytes())
+    }
+}
+
+async fn two_clusters(binaries: &Binaries, folder: &std::path::Path) -> Result<[Cluster; 2]> {
+    let start = |name: &str| Cluster::start(binaries, Settings::new(name, folder.join(name)));
+    let (east, west) = tokio::try_join!(start("east"), start("west"))?;
+    east.define(crds::ISTIO).await?;
+    let namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: backend, namespace: production}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
+    for (cluster, i) in [(&east, 1), (&west, 2)] {
+        cluster.apply(namespaces).await?;
+        cluster.apply(service).await?;
+        cluster.apply(&slice(i)).await?;
+    }
+    west.apply(READERS).await?;
+    Ok([east, west])
+}
+
+#[test]
+fn a_secret_joins_rotates_under_churn_survives_garbage_and_leaves() {
+    let name = "joining::a_secret_joins_rotates_under_churn_survives_garbage_and_leaves";
+    cluster_test(name, async |binaries, folder| {
+        let [east, mut west] = two_clusters(binaries, &folder).await?;
+        let mut world = World::start(&east, &folder).await?;
+        ensure!(world.has("10.9.0.1") && !world.has("10.9.0.2"), "west is there already");
+
+        let hour = Duration::from_secs(3600);
+        let first = login(&west, "first", hour).await?;
+        // The own cluster's key means nothing.
+        east.apply(&secret("remote", &[("west", &first), ("east", &first)])?).await?;
+        world.settle("10.9.0.2", true).await?;
+        world.until_synced().await?;
+        let west_now = world.cluster("west").await?.context("west is there")?;
+        ensure!(west_now["secretName"] == "istio-system/remote", "{west_now}");
+        ensure!(west_now["server"].as_str().is_some_and(|s| s.contains(":6443")), "{west_now}");
+
+        // Each rotation beside a change: exactly one response for each change, and none for a rotation.
+        for i in 10..40 {
+            let account = if i % 2 == 0 { "second" } else { "first" };
+            let kubeconfig = login(&west, account, hour + Duration::from_secs(i.into())).await?;
+            let other = [("remote", "overlapping"), ("overlapping", "remote")][usize::from(i / 10 % 2)];
+            east.apply(&secret(other.0, &[("west", &kubeconfig)])?).await?;
+            if i % 10 == 5 {
+                // Removed, overlapped or not, and made again.
+                let secrets = east.objects("v1", "Secret", Some("istio-system")).await?;
+                secrets.delete(other.0, &DeleteParams::default()).await?;
+                east.apply(&secret(other.1, &[("west", &kubeconfig)])?).await?;
+            }
+            let changed = if i % 3 == 0 { &west } else { &east };
+            changed.apply(&slice(i)).await?;
+            world.next(&format!("10.9.0.{i}")).await.with_context(|| format!("rotation {i}"))?;
+        }
+        world.proxy.expect_nothing().await;
+
+        // The last credentials are in use, and those before them are not needed: their account is gone, and every connection.
+        let secrets = east.objects("v1", "Secret", Some("istio-system")).await?;
+        let last = login(&west, "second", hour * 2).await?;
+        east.apply(&secret("remote", &[("west", &last)])?).await?;
+        if let Err(error) = secrets.delete("overlapping", &DeleteParams::default()).await {
+            ensure!(error.to_string().contains("not found"), "{error}");
+        }
+        world
+            .until("one secret", |west| {
+                west.is_some_and(|w| w["secretName"] == "istio-system/remote" && w["problem"].is_null())
+            })
+            .await?;
+        // Proof and exchange follow the secret; garbage after it is refused.
+        let accounts = west.objects("v1", "ServiceAccount", Some("istio-system")).await?;
+        for (what, garbage) in [
+            ("no kubeconfig", "hush: [".to_owned()),
+            (
+                "not allowed",
+                last.replace("certificate-authority-data:", "insecure-skip-tls-verify: true\n    x:"),
+            ),
+            ("401", last.replace("token: ", "token: x")),
+            ("opens another cluster", east.kubeconfig(east.admin())?),
+        ] {
+            east.apply(&secret("remote", &[("west", &garbage)])?).await?;
+            world
+                .until(what, |west| {
+                    let problem = west.and_then(|w| w["problem"].as_str()).unwrap_or_default();
+                    problem.contains("the credentials before it stay")
+                        && problem.contains(what)
+                        && !problem.contains("hush")
+                })
+                .await?;
+            ensure!(world.cluster("west").await?.is_some_and(|w| w["syncStatus"] == "synced"), "{what}");
+        }
+        world.proxy.expect_nothing().await;
+        east.apply(&secret("remote", &[("west", &last)])?).await?;
+        world.until_synced().await?;
+        accounts.delete("first", &DeleteParams::default()).await?;
+        west.kill().await?;
+        world.until("stale", |west| west.is_some_and(|w| w["syncStatus"] == "stale")).await?;
+        west.revive().await?;
+        world.until_synced().await?;
+        world.proxy.expect_nothing().await;
+        west.apply(&slice(77)).await?;
+        world.next("10.9.0.77").await?;
+
+        // Another cluster's garbage concerns nobody; then the secret goes, and west with it.
+        east.apply(&secret("north", &[("north", "nothing")])?).await?;
+        let north = async || {
+            Ok::<_, anyhow::Error>(
+                world.cluster("north").await?.is_some_and(|n| n["syncStatus"] == "refused"),
+            )
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !north().await? {
+            ensure!(Instant::now() < deadline, "north is not refused");
+            sleep(Duration::from_millis(20)).await;
+        }
+        secrets.delete("remote", &DeleteParams::default()).await?;
+        world.until("gone", |west| west.is_none()).await?;
+        world.settle("10.9.0.77", false).await
+    });
+}
+
+/// The commands as a person types them.
+#[test]
+fn a_person_joins_a_cluster_with_two_commands() {
+    let name = "joining::a_person_joins_a_cluster_with_two_commands";
+    cluster_test(name, async |binaries, folder| {
+        let [east, west] = two_clusters(binaries, &folder).await?;
+        let mut world = World::start(&east, &folder).await?;
+        let landbridge = landbridge::find()?;
+        let (east_file, west_file) = (folder.join("east.kubeconfig"), folder.join("west.kubeconfig"));
+        secret_file(&west_file, &west.kubeconfig(west.admin())?)?;
+        let shell = async |line: &str| {
+            let mut command = tokio::process::Command::new("bash");
+            command.args(["-o", "pipefail", "-c", line]);
+            command.env("landbridge", &landbridge).env("kubectl", &binaries.kubectl);
+            command.env("EAST", &east_file).env("WEST", &west_file).env("LANDBRIDGE_ADMIN", &world.admin);
+            command.env_remove("KUBECONFIG");
+            let output = command.output().await?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok::<_, anyhow::Error>((output.status.success(), text(&output.stdout), text(&output.stderr)))
+        };
+        // No controller fills Secrets with tokens here: one for a time is asked for.
+        let create = "$landbridge create-remote-secret --kubeconfig $WEST --context west --name west --token-duration 1h";
+        let (ok, printed, told) = shell(create).await?;
+        ensure!(ok, "{told}");
+        ensure!(told.contains("warning: https://127.") && told.contains("--server"), "{told}");
+        ensure!(told.contains("expires at") && !told.contains("does not work"), "{told}");
+        ensure!(printed.contains("name: istio-remote-secret-west\n"), "no name");
+        let (ok, _, told) =
+            shell(&format!("{create} 2>/dev/null | $kubectl --kubeconfig $EAST apply -f -")).await?;
+        ensure!(ok, "{told}");
+        world.until_synced().await?;
+        let (ok, table, told) = shell("$landbridge remote-clusters").await?;
+        let row = table.lines().find(|line| line.starts_with("west ")).unwrap_or_default();
+        ensure!(
+            ok && row.contains("istio-system/istio-remote-secret-west") && row.contains("synced"),
+            "{table}{told}"
+        );
+        let (ok, list, told) = shell("$landbridge remote-clusters -o json").await?;
+        let list: Value = serde_json::from_str(&list).with_context(|| told.clone())?;
+        ensure!(ok && list["items"].as_array().is_some_and(|items| items.len() == 2), "{list} {told}");
+
+        // Without the account, with a bad name, a bad address, and with an address that nobody has.
+        let mistakes = [
+            (
+                "--service-account other --create-service-account=false",
+                "no ServiceAccount istio-system/other",
+            ),
+            ("--namespace nowhere", "kubectl create namespace nowhere"),
+            ("--name West_1", "lower-case"),
+            ("--server 127.0.0.1", "https://HOST:PORT"),
+            ("--context gone", "gone"),
+        ];
+        for (flags, word) in mistakes {
+            let base = create.replace("--name west", "").replace("--context west", "");
+            let (ok, printed, told) = shell(&format!("{base} {flags}")).await?;
+            ensure!(!ok && printed.is_empty() && told.contains(word), "{flags}: {told}");
+        }
+        let (ok, printed, told) =
+            shell(&format!("{create} --server https://kubernetes.default.svc:443")).await?;
+        ensure!(ok && printed.contains("https://kubernetes.default.svc:443"), "{told}");
+        ensure!(told.contains("only its own cluster knows") && told.contains("does not work"), "{told}");
+        world.settle("10.9.0.2", true).await
+    });
+}
