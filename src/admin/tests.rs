@@ -94,6 +94,15 @@ async fn clusters_and_networks_are_shown_with_what_is_wrong() {
     );
     assert!(clusters[1]["staleSeconds"].as_u64().is_some_and(|s| s >= 60), "{clusters}");
 
+    // What secrets say: of a cluster that is read, and of one that cannot be.
+    assert_eq!(clusters[1]["secretName"], "istio-system/two");
+    assert!(clusters[1]["problem"].as_str().is_some_and(|p| p.contains("spec.host")), "{clusters}");
+    let north = &clusters[2];
+    assert_eq!((&north["id"], &north["syncStatus"]), (&"north".into(), &"refused".into()));
+    assert_eq!(north["problem"], "is no text; make it again");
+    let told = &world.json("/debug/sourcez").await[0]["problems"][0];
+    assert_eq!((&told["object"], &told["field"]), (&"istio-system/Secret/two".into(), &"data.north".into()));
+
     let networks = world.json("/debug/networkz").await;
     assert_eq!(networks[0]["Addr"], "203.0.113.2");
     assert_eq!((&networks[0]["Network"], &networks[0]["Port"]), (&"net-west".into(), &15443.into()));

@@ -149,6 +149,7 @@ async fn client(kubeconfig: Kubeconfig, allowed: Allowed) -> Result<Client, Refu
     let made = async {
         let config = from_secret(kubeconfig.expose(), allowed).await;
         let config = config.map_err(|unusable| (unusable.reason, unusable.remedy.to_owned()))?;
+        let program = config.auth_info.exec.as_ref().map(|exec| exec.command.clone().unwrap_or_default());
         let (sender, made) = tokio::sync::oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new().name("credentials".into()).spawn(move || {
@@ -160,7 +161,13 @@ async fn client(kubeconfig: Kubeconfig, allowed: Allowed) -> Result<Client, Refu
             (format!("got no thread: {error}"), "raise the limit of processes".to_owned())
         })?;
         let made = made.await.map_err(|_| ("made landbridge panic".to_owned(), "report this".to_owned()))?;
-        made.map_err(|error| (error.to_string(), "make the Secret again".to_owned()))
+        made.map_err(|error| match program {
+            // The words would quote what it printed.
+            Some(program) => {
+                (format!("its program {program} gave no credentials"), "run it by hand".to_owned())
+            }
+            None => (error.to_string(), "make the Secret again".to_owned()),
+        })
     };
     let late = || (format!("gave no credentials in {PROOF:?}"), "see what its program waits for".to_owned());
     time::timeout(PROOF, made).await.map_err(|_| late())?

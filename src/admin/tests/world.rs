@@ -32,9 +32,13 @@ use crate::{
         locality::Locality,
         node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
         port::{TargetPort, Transport},
+        remote_secret::Kubeconfig,
     },
     pipeline::{Inspection, Inspector, State},
-    registry::{Problem, Severity, SourceStatus, Sources},
+    registry::{
+        Problem, Severity, SourceStatus, Sources,
+        remote::{Desired, SecretName},
+    },
     snapshot::{Attacher, Attachment, ResourceType, Snapshot},
     xds::{
         Kind, Protocol,
@@ -249,6 +253,11 @@ fn sources() -> Sources {
     let sources = Sources::default();
     sources.insert(SourceStatus::new("east".into()));
     sources.insert(source());
+    let secret = SecretName { namespace: "istio-system".into(), name: "two".into() };
+    let desired = Desired { secret, kubeconfig: Kubeconfig::new(&b"hush"[..]) };
+    let desired = ["west", "north"].map(|id| (id.into(), desired.clone())).into();
+    let refused = [("north".into(), ("is no text".to_owned(), "make it again".to_owned()))].into();
+    sources.joined().set(&"east".into(), &desired, &refused, Vec::new());
     sources
 }
 

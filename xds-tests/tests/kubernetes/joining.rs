@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const EDS: &str = "outbound|80||backend.production.svc.cluster.local";
 const KIND: Kind = Kind::Snapshot(ResourceType::Endpoint);
 
+const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: backend, namespace: production}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
+
 const READERS: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -79,8 +82,12 @@ impl World {
     async fn start(east: &Cluster, folder: &std::path::Path) -> Result<Self> {
         let path = folder.join("east.kubeconfig");
         secret_file(&path, &east.kubeconfig(east.admin())?)?;
+        Self::serve(Place::Kubeconfig(path), folder).await
+    }
+
+    async fn serve(east: Place, folder: &std::path::Path) -> Result<Self> {
         let address = own_address()?;
-        let clusters = [("east".into(), Place::Kubeconfig(path))].into();
+        let clusters = [("east".into(), east)].into();
         let config = serve_config(address, &folder.join("state"), clusters);
         let grpc = config.grpc_addr;
         let serving = tokio::spawn(app::serve(config));
@@ -157,11 +164,9 @@ async fn two_clusters(binaries: &Binaries, folder: &std::path::Path) -> Result<[
     let start = |name: &str| Cluster::start(binaries, Settings::new(name, folder.join(name)));
     let (east, west) = tokio::try_join!(start("east"), start("west"))?;
     east.define(crds::ISTIO).await?;
-    let namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
-    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: backend, namespace: production}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
     for (cluster, i) in [(&east, 1), (&west, 2)] {
-        cluster.apply(namespaces).await?;
-        cluster.apply(service).await?;
+        cluster.apply(NAMESPACES).await?;
+        cluster.apply(SERVICE).await?;
         cluster.apply(&slice(i)).await?;
     }
     west.apply(READERS).await?;
@@ -330,5 +335,27 @@ fn a_person_joins_a_cluster_with_two_commands() {
         ensure!(ok && printed.contains("https://kubernetes.default.svc:443"), "{told}");
         ensure!(told.contains("only its own cluster knows") && told.contains("does not work"), "{told}");
         world.settle("10.9.0.2", true).await
+    });
+}
+
+/// Proxies are not answered before the clusters of the secrets that there are were read: here of a directory.
+#[test]
+fn a_secret_in_a_directory_is_known_before_the_first_answer() {
+    let name = "joining::a_secret_in_a_directory_is_known_before_the_first_answer";
+    cluster_test(name, async |binaries, folder| {
+        let [_, west] = two_clusters(binaries, &folder).await?;
+        let east = folder.join("files");
+        std::fs::create_dir_all(&east)?;
+        std::fs::write(east.join("mesh.yaml"), format!("{NAMESPACES}---\n{SERVICE}---\n{}", slice(1)))?;
+        let kubeconfig = login(&west, "first", Duration::from_secs(3600)).await?;
+        secret_file(&east.join("west.yaml"), &secret("remote", &[("west", &kubeconfig)])?)?;
+        let mut world = World::serve(Place::Files(east.clone()), &folder).await?;
+        ensure!(world.has("10.9.0.1") && world.has("10.9.0.2"), "answered too early");
+        let west_now = world.cluster("west").await?.context("west is there")?;
+        ensure!(west_now["secretName"] == "istio-system/remote", "{west_now}");
+        std::fs::remove_file(east.join("west.yaml"))?;
+        // It lingers for longer than a response is waited for.
+        world.until("gone", |west| west.is_none()).await?;
+        world.settle("10.9.0.2", false).await
     });
 }
