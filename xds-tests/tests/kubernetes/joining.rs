@@ -1,177 +1,16 @@
 //! Clusters that remote secrets register, while the control plane runs and a proxy is connected.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use ::landbridge::app;
 use ::landbridge::app::clusters::Place;
-use ::landbridge::snapshot::ResourceType;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, ensure};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use xds_tests::client::{Client, Kind, Options, Protocol};
-use xds_tests::kubernetes::{Binaries, Cluster, Login, Settings, cluster_test, crds, secret_file};
+use xds_tests::kubernetes::{cluster_test, secret_file};
 use xds_tests::landbridge;
 
-use super::serving::{is_ready, own_address, serve_config};
-
-/// Only a failing test waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-const EDS: &str = "outbound|80||backend.production.svc.cluster.local";
-const KIND: Kind = Kind::Snapshot(ResourceType::Endpoint);
-
-const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
-const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: backend, namespace: production}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
-
-const READERS: &str = "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: first, namespace: istio-system}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: second, namespace: istio-system}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: reader}
-rules:
-- {apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: reader}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
-subjects:
-- {kind: ServiceAccount, name: first, namespace: istio-system}
-- {kind: ServiceAccount, name: second, namespace: istio-system}
-";
-
-/// A Secret as istioctl makes it, with these keys.
-fn secret(name: &str, kubeconfigs: &[(&str, &str)]) -> Result<String> {
-    let data: BTreeMap<_, _> = kubeconfigs.iter().copied().collect();
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": { "name": name, "namespace": "istio-system", "labels": { "istio/multiCluster": "true" } },
-        "stringData": data,
-    });
-    Ok(serde_json::to_string(&secret)?)
-}
-
-async fn login(cluster: &Cluster, account: &str, lifetime: Duration) -> Result<String> {
-    let token = cluster.sign_token("istio-system", account, SystemTime::now() + lifetime).await?;
-    cluster.kubeconfig(Login::Token(token))
-}
-
-fn slice(i: u8) -> String {
-    format!(
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: backend-1\n  namespace: production\n  labels: {{kubernetes.io/service-name: backend}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: [10.9.0.{i}]}}]\n"
-    )
-}
-
-/// A control plane of `east`, and a proxy that asked for the endpoints of a service of both clusters.
-struct World {
-    admin: String,
-    proxy: Client,
-    /// The last assignment.
-    last: Vec<u8>,
-}
-
-impl World {
-    async fn start(east: &Cluster, folder: &std::path::Path) -> Result<Self> {
-        let path = folder.join("east.kubeconfig");
-        secret_file(&path, &east.kubeconfig(east.admin())?)?;
-        Self::serve(Place::Kubeconfig(path), folder).await
-    }
-
-    async fn serve(east: Place, folder: &std::path::Path) -> Result<Self> {
-        let address = own_address()?;
-        let clusters = [("east".into(), east)].into();
-        let config = serve_config(address, &folder.join("state"), clusters);
-        let grpc = config.grpc_addr;
-        let serving = tokio::spawn(app::serve(config));
-        let until = Instant::now() + PATIENCE;
-        while !is_ready(address).await {
-            ensure!(!serving.is_finished(), "it ended: {:?}", serving.await);
-            ensure!(Instant::now() < until, "not ready");
-            sleep(Duration::from_millis(20)).await;
-        }
-        let mut options = Options::new(Protocol::Delta, "client");
-        if let Some(node) = &mut options.node {
-            node.id = "sidecar~10.1.0.10~client.production~production.svc.cluster.local".into();
-        }
-        let mut proxy = Client::connect(grpc, options).await?;
-        proxy.request(KIND, &[EDS]).await;
-        let first = proxy.expect_ack(KIND, &[EDS]).await;
-        let last = first.get(EDS).context("an assignment")?.to_vec();
-        Ok(Self { admin: format!("http://{address}:15014"), proxy, last })
-    }
-
-    /// What is known of a cluster that is not the own one.
-    async fn cluster(&self, id: &str) -> Result<Option<Value>> {
-        let all: Vec<Value> = reqwest::get(format!("{}/debug/clusterz", self.admin)).await?.json().await?;
-        Ok(all.into_iter().find(|cluster| cluster["id"] == id))
-    }
-
-    async fn until(&self, what: &str, holds: impl Fn(Option<&Value>) -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let west = self.cluster("west").await?;
-            if holds(west.as_ref()) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("{what}: {west:#?}");
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn until_synced(&self) -> Result<()> {
-        let well = |west: &Value| west["syncStatus"] == "synced" && west["problem"].is_null();
-        self.until("synced", |west| west.is_some_and(well)).await
-    }
-
-    /// The next response is the one that has this address.
-    async fn next(&mut self, address: &str) -> Result<()> {
-        self.take().await?;
-        ensure!(self.has(address), "a response that is none of {address}");
-        Ok(())
-    }
-
-    /// A cluster that comes or goes is told in as many responses as it takes: until the address is there, or is not.
-    async fn settle(&mut self, address: &str, there: bool) -> Result<()> {
-        while self.has(address) != there {
-            self.take().await?;
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self) -> Result<()> {
-        let response = self.proxy.expect(KIND).await;
-        self.proxy.ack(&response).await;
-        self.last = response.get(EDS).context("the assignment")?.to_vec();
-        Ok(())
-    }
-
-    fn has(&self, address: &str) -> bool {
-        self.last.windows(address.len()).any(|w| w == address.as_bytes())
-    }
-}
-
-async fn two_clusters(binaries: &Binaries, folder: &std::path::Path) -> Result<[Cluster; 2]> {
-    let start = |name: &str| Cluster::start(binaries, Settings::new(name, folder.join(name)));
-    let (east, west) = tokio::try_join!(start("east"), start("west"))?;
-    east.define(crds::ISTIO).await?;
-    for (cluster, i) in [(&east, 1), (&west, 2)] {
-        cluster.apply(NAMESPACES).await?;
-        cluster.apply(SERVICE).await?;
-        cluster.apply(&slice(i)).await?;
-    }
-    west.apply(READERS).await?;
-    Ok([east, west])
-}
+use super::world::{NAMESPACES, PATIENCE, SERVICE, World, login, secret, slice, two_clusters};
 
 #[test]
 fn a_secret_joins_rotates_under_churn_survives_garbage_and_leaves() {
@@ -313,6 +152,25 @@ fn a_person_joins_a_cluster_with_two_commands() {
         let (ok, list, told) = shell("$landbridge remote-clusters -o json").await?;
         let list: Value = serde_json::from_str(&list).with_context(|| told.clone())?;
         ensure!(ok && list["items"].as_array().is_some_and(|items| items.len() == 2), "{list} {told}");
+
+        // As usual: a Secret has a token that does not expire, once the cluster has put one there; else one for a time.
+        let forever = create.replace(" --token-duration 1h", "");
+        let (ok, printed, told) = shell(&forever).await?;
+        ensure!(ok && told.contains("no token into a Secret") && told.contains("expires at"), "{told}");
+        ensure!(printed.contains("token: "), "{told}");
+        let account = "istio-reader-service-account";
+        let until = SystemTime::now() + Duration::from_secs(3600);
+        let token = west.sign_token("istio-system", account, until).await?;
+        let filled = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": { "name": format!("{account}-istio-remote-secret-token"), "namespace": "istio-system",
+                "annotations": { "kubernetes.io/service-account.name": account } },
+            "stringData": { "token": token, "ca.crt": west.authority().certificate() },
+        });
+        west.apply(&filled.to_string()).await?;
+        let (ok, printed, told) = shell(&forever).await?;
+        ensure!(ok && printed.contains(&format!("token: \"{token}\"")), "{told}");
+        ensure!(!told.contains("expires at") && !told.contains("does not work"), "{told}");
 
         // Without the account, with a bad name, a bad address, and with an address that nobody has.
         let mistakes = [

@@ -12,3 +12,4 @@ mod reading;
 mod serving;
 mod tokens;
 mod watching;
+mod world;
