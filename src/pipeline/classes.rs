@@ -103,7 +103,7 @@ impl Classes {
             let new = self.class(views, index, layers, totals);
             if let (Some(stream), Some(class)) = (self.streams.get_mut(&id), self.classes.get_mut(&new)) {
                 stream.class = new;
-                class.feed.take_over(id, &stream.tether);
+                class.feed.take_over(&stream.tether);
             }
             self.leave(id, old, layers);
         }

@@ -2,16 +2,17 @@
 //! take it when they are asked for something, or when it is their turn.
 //!
 //! ```text
-//! pipeline: Feed::publish -- store the snapshot, then look at interests --> wake
-//! stream:   Follower::follow -- note the interest, then load the snapshot       (one of the two sees the other)
+//! pipeline: Feed::publish -- store the snapshot, then take over interests and look --> wake
+//! stream:   Follower::follow -- put the interest into the queue, then load the snapshot  (one of the two sees the other)
 //! ```
 //!
 //! Without this, one endpoint of one service would wake every proxy of its class, of which most may not use it.
 
 use std::{
+    mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
     },
     task::Poll,
 };
@@ -20,32 +21,35 @@ use arc_swap::ArcSwap;
 use futures::task::AtomicWaker;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Closed, Difference, ResourceType, Snapshot, StreamId};
+use super::{
+    Closed, Difference, ResourceType, Snapshot, StreamId,
+    interests::{BLOCK, Bits, Block, Interest, bits},
+};
 
 /// Of those that need not be woken, one in so many is all the same: nobody holds on to more than so many old snapshots.
-const TURNS: usize = 64;
+const TURNS: usize = 512;
 
 /// Above so many changed assignments everybody is taken to see one of them.
 const MANY_CHANGES: usize = 64;
 
-/// Words of the filter of assignments that a stream follows.
-const WORDS: usize = 16;
-
-/// A stream that follows more assignments than this is woken for all of them: with two of the filter's 1,024 bits for each
-/// name, a third of the bits would be set.
-const MANY_NAMES: usize = 200;
-
 /// The pipeline's end: a class's newest snapshot, and who follows it.
 #[derive(Debug)]
 pub struct Feed {
-    newest: Newest,
+    shared: Arc<Shared>,
     followers: IndexMap<StreamId, Arc<Link>>,
+    /// The interests of as many followers as fill blocks; the few others are looked at one by one.
+    blocks: Vec<Block>,
     turn: usize,
 }
 
-type Newest = Arc<ArcSwap<Snapshot>>;
+/// What both ends see.
+#[derive(Debug)]
+struct Shared {
+    newest: ArcSwap<Snapshot>,
+    /// Whose interest is another one than when it was last looked at.
+    renewed: Mutex<Vec<StreamId>>,
+}
 
 /// The stream's end.
 #[derive(Debug)]
@@ -57,12 +61,14 @@ pub struct Tether(Arc<Link>);
 
 #[derive(Debug)]
 struct Link {
-    feed: Mutex<Newest>,
+    id: StreamId,
+    feed: Mutex<Arc<Shared>>,
     news: AtomicBool,
     closed: AtomicBool,
     stream: AtomicWaker,
-    /// A Bloom filter over the names of the load assignments that the stream follows.
-    assignments: [AtomicU64; WORDS],
+    interest: Interest,
+    /// Whether the interest was put into the queue since it was last looked at.
+    renewed: AtomicBool,
 }
 
 // === impl Feed ===
@@ -70,12 +76,13 @@ struct Link {
 impl Feed {
     /// Begins with this snapshot and nobody.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { newest: Arc::new(ArcSwap::from_pointee(snapshot)), followers: IndexMap::new(), turn: 0 }
+        let shared = Shared { newest: ArcSwap::from_pointee(snapshot), renewed: Mutex::default() };
+        Self { shared: Arc::new(shared), followers: IndexMap::new(), blocks: Vec::new(), turn: 0 }
     }
 
     /// The newest snapshot.
     pub fn newest(&self) -> Arc<Snapshot> {
-        self.newest.load_full()
+        self.shared.newest.load_full()
     }
 
     /// How many streams follow.
@@ -91,37 +98,51 @@ impl Feed {
     /// Another stream: the pipeline's hold on it, and the stream's end.
     pub fn attach(&mut self, id: StreamId) -> (Tether, Follower) {
         let link = Arc::new(Link {
-            feed: Mutex::new(self.newest.clone()),
+            id,
+            feed: Mutex::new(self.shared.clone()),
             news: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             stream: AtomicWaker::new(),
-            assignments: [const { AtomicU64::new(0) }; WORDS],
+            interest: Interest::default(),
+            renewed: AtomicBool::new(false),
         });
-        self.followers.insert(id, link.clone());
+        self.insert(link.clone());
         (Tether(link.clone()), Follower(link))
     }
 
     /// A stream that followed another feed follows this one.
-    pub fn take_over(&mut self, id: StreamId, stream: &Tether) {
-        *stream.0.feed.lock() = self.newest.clone();
-        self.followers.insert(id, stream.0.clone());
+    pub fn take_over(&mut self, stream: &Tether) {
+        *stream.0.feed.lock() = self.shared.clone();
+        // It may stand in the queue of the feed that it leaves, where nobody looks for it any more.
+        stream.0.renewed.swap(false, Ordering::AcqRel);
+        self.insert(stream.0.clone());
         stream.0.tell();
     }
 
     /// A stream does not follow any more.
     pub fn leave(&mut self, id: StreamId) {
-        self.followers.swap_remove(&id);
+        let Some((place, ..)) = self.followers.swap_remove_full(&id) else { return };
+        self.blocks.truncate(self.followers.len() / BLOCK);
+        self.place(place);
     }
 
     /// A newer snapshot.
     pub fn publish(&mut self, snapshot: Snapshot) {
         let snapshot = Arc::new(snapshot);
-        let before = self.newest.swap(snapshot.clone());
-        let changed = Changed::between(&before, &snapshot);
-        // Pairs with the one in `Follower::follow`.
-        fence(Ordering::SeqCst);
-        self.followers.values().filter(|link| changed.concerns(link)).for_each(|link| link.tell());
-        self.refresh(self.followers.len() / TURNS + 1);
+        let before = self.shared.newest.swap(snapshot.clone());
+        // After the snapshot is there: who puts an interest into the queue later, loads this snapshot.
+        self.take_over_interests();
+        match Changed::between(&before, &snapshot) {
+            Changed::Anything => self.followers.values().for_each(|link| link.tell()),
+            Changed::Assignments(names) => {
+                for (i, block) in self.blocks.iter().enumerate() {
+                    block.meeting(&names).for_each(|place| self.followers[i * BLOCK + place].tell());
+                }
+                let others = self.followers.values().skip(self.blocks.len() * BLOCK);
+                others.filter(|link| link.interest.meets(&names)).for_each(|link| link.tell());
+                self.refresh(self.followers.len() / TURNS + 1);
+            }
+        }
     }
 
     /// Wakes the next so many, whatever they see.
@@ -131,6 +152,36 @@ impl Feed {
             self.followers[self.turn].tell();
         }
     }
+
+    fn insert(&mut self, link: Arc<Link>) {
+        self.followers.insert(link.id, link);
+        // Streams that come and go while nothing changes would fill the queue.
+        if self.shared.renewed.lock().len() > self.followers.len() {
+            self.take_over_interests();
+        }
+        if self.followers.len() % BLOCK == 0 {
+            let last = self.followers.values().skip(self.blocks.len() * BLOCK);
+            self.blocks.push(Block::of(last.map(|link| &link.interest)));
+        }
+    }
+
+    fn take_over_interests(&mut self) {
+        let renewed = mem::take(&mut *self.shared.renewed.lock());
+        for id in renewed {
+            if let Some((place, _, link)) = self.followers.get_full(&id) {
+                link.renewed.swap(false, Ordering::AcqRel);
+                self.place(place);
+            }
+        }
+    }
+
+    /// Takes over the interest of the follower in this place.
+    fn place(&mut self, place: usize) {
+        let block = self.blocks.get_mut(place / BLOCK);
+        if let (Some(block), Some((_, link))) = (block, self.followers.get_index(place)) {
+            block.put(place % BLOCK, &link.interest);
+        }
+    }
 }
 
 /// What is different in a snapshot, as far as streams' interests tell them apart.
@@ -138,7 +189,7 @@ enum Changed {
     /// Something that everybody may see.
     Anything,
     /// The load assignments whose names have these bits.
-    Assignments(Vec<[usize; 2]>),
+    Assignments(Vec<Bits>),
 }
 
 impl Changed {
@@ -158,19 +209,6 @@ impl Changed {
         });
         Self::Assignments(bits.collect())
     }
-
-    fn concerns(&self, link: &Link) -> bool {
-        match self {
-            Self::Anything => true,
-            Self::Assignments(all) => all.iter().any(|bits| link.follows(*bits)),
-        }
-    }
-}
-
-/// The bits of a name in a filter.
-fn bits(name: &str) -> [usize; 2] {
-    let hash = xxh3_64(name.as_bytes());
-    [hash, hash >> 32].map(|half| half as usize % (WORDS * 64))
 }
 
 // === impl Link ===
@@ -179,10 +217,6 @@ impl Link {
     fn tell(&self) {
         self.news.store(true, Ordering::SeqCst);
         self.stream.wake();
-    }
-
-    fn follows(&self, bits: [usize; 2]) -> bool {
-        bits.iter().all(|bit| self.assignments[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
     }
 }
 
@@ -199,23 +233,17 @@ impl Follower {
     /// The load assignments that the stream follows from now on; to be called before [`Self::newest`] gives the snapshot from
     /// which they are answered. Costs time for each name, up to a bound.
     pub fn follow<'a>(&self, everything: bool, names: impl ExactSizeIterator<Item = &'a str>) {
-        let mut words = [if everything || names.len() > MANY_NAMES { u64::MAX } else { 0 }; WORDS];
-        if words[0] == 0 {
-            for bit in names.flat_map(bits) {
-                words[bit / 64] |= 1 << (bit % 64);
-            }
+        self.0.interest.set(everything, names);
+        if !self.0.renewed.swap(true, Ordering::AcqRel) {
+            self.0.feed.lock().renewed.lock().push(self.0.id);
         }
-        for (word, value) in self.0.assignments.iter().zip(words) {
-            word.store(value, Ordering::Relaxed);
-        }
-        fence(Ordering::SeqCst);
     }
 
     /// The newest snapshot, marked as seen.
     pub fn newest(&self) -> Arc<Snapshot> {
         self.0.news.store(false, Ordering::SeqCst);
         let feed = self.0.feed.lock().clone();
-        feed.load_full()
+        feed.newest.load_full()
     }
 
     /// Waits until the newest snapshot should be taken. May be dropped and called again.
@@ -238,7 +266,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::snapshot::{Encoded, Resources};
+    use crate::snapshot::{Encoded, Resources, interests::MANY_NAMES};
 
     fn encoded(name: &str, content: &str) -> (Arc<str>, Arc<Encoded>) {
         let name: Arc<str> = name.into();
@@ -313,7 +341,7 @@ mod tests {
         let (tether, follower) = old.attach(StreamId(1));
         assert!(!is_told(&follower));
         old.leave(StreamId(1));
-        new.take_over(StreamId(1), &tether);
+        new.take_over(&tether);
         assert_eq!((old.len(), new.len()), (0, 1));
         assert!(follower.changed().now_or_never().is_some());
         assert_eq!(follower.newest().epoch, 5);

@@ -7,6 +7,7 @@
 mod attachment;
 mod encoded;
 mod feed;
+mod interests;
 mod resources;
 
 pub use attachment::{Attacher, Attachment, Closed, Command, Nack, StreamId};
