@@ -59,7 +59,7 @@ pub fn released(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> u
 }
 
 /// The step that this type may be brought to.
-pub fn target(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> Step {
+pub fn target<'a>(kind: Kind, watches: &'a [Watch], newest: &'a Step, now: Instant) -> &'a Step {
     let needed = || needs(kind).iter().map(|k| &watches[k.index()]).filter(|w| waited_for(w, now));
     let step = if watches[kind.index()].step.sequence == 0 {
         // The first answer to a client is not held back, it is only never ahead of the clusters that were sent.
@@ -67,7 +67,7 @@ pub fn target(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> Ste
     } else {
         needed().map(|w| &w.settled).min_by_key(|step| step.sequence)
     };
-    step.filter(|step| step.sequence > 0).unwrap_or(newest).clone()
+    step.filter(|step| step.sequence > 0).unwrap_or(newest)
 }
 
 /// When waiting for answers ends, if any is waited for.

@@ -147,6 +147,11 @@ impl Session {
             return None;
         }
         let target = order::target(kind, &self.watches, &self.newest, now);
+        // Most types have nothing to say most times. Secrets have no steps.
+        if kind != Kind::Secret && target.sequence <= watch.step.sequence && watch.is_at_rest() {
+            return None;
+        }
+        let target = target.clone();
         let hold = order::holds(kind, &self.watches);
         let released = order::released(kind, &self.watches, &self.newest, now);
         let root = match kind {
@@ -160,15 +165,14 @@ impl Session {
         }
         // Not the first answer, which is older than its request.
         let push = watch.step.sequence > 0 && target.sequence > watch.step.sequence;
-        if target.sequence >= watch.step.sequence {
-            watch.advance(root, &target, hold, now);
-        }
+        let everything = target.sequence >= watch.step.sequence && watch.advance(root, &target, hold, now);
         watch.release(released, |since| order::expired(since, now));
         watch.want_awaited();
 
         let whole = self.protocol == Protocol::Sotw && kind.is_complete();
         let unlimited = whole || kind.is_unlimited();
-        let Some(batch) = watch.take(if unlimited { usize::MAX } else { self.limits.response_bytes }) else {
+        let budget = if unlimited { usize::MAX } else { self.limits.response_bytes };
+        let Some(batch) = watch.take(budget, everything) else {
             watch.settle();
             return None;
         };

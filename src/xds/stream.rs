@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     future::{pending, ready},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -13,6 +14,7 @@ use tracing::{Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Protocol, Session,
+    alarm::Alarm,
     auth::{Peer, Proven},
     node,
     overload::Admitted,
@@ -100,6 +102,7 @@ async fn serve<W: Wire>(
     out: &Out,
 ) -> Result<(), Status> {
     let connection = caller.peer.connection.clone();
+    let mut closing = pin!(connection.closing.cancelled());
     // Boxed: it is large and soon over.
     let opening = Box::pin(async {
         let Some(first) = first_request::<W>(&context, requests).await? else { return Ok::<_, Status>(None) };
@@ -109,17 +112,18 @@ async fn serve<W: Wire>(
     });
     let opened = tokio::select! {
         biased;
-        () = connection.closing.cancelled() => return Err(going_away()),
+        () = &mut closing => return Err(going_away()),
         opened = opening => opened?,
     };
     let Some(mut stream) = opened else { return Ok(()) };
 
+    let mut alarm = Alarm::default();
     loop {
-        let deadline = stream.session.deadline(Instant::now());
+        alarm.set(stream.session.deadline(Instant::now()));
         let Stream { attachment, secrets, dirty, .. } = &mut stream;
         tokio::select! {
             biased;
-            () = connection.closing.cancelled() => return Err(going_away()),
+            () = &mut closing => return Err(going_away()),
             request = requests.next() => match request? {
                 Some(request) => stream.hear(&request)?,
                 None => return Ok(()),
@@ -132,7 +136,7 @@ async fn serve<W: Wire>(
                 stream.take_snapshot();
             }
             () = secrets.changed() => stream.take_secrets(),
-            () = until(deadline) => stream.dirty = true,
+            () = alarm.rings() => stream.dirty = true,
         }
     }
 }
@@ -147,7 +151,7 @@ async fn first_request<W: Wire>(
     loop {
         let request = tokio::select! {
             request = requests.next() => request?,
-            () = until(Some(end)) => return Err(Status::deadline_exceeded(format!(
+            () = sleep_until(end.into()) => return Err(Status::deadline_exceeded(format!(
                 "no request within {} s of the stream's start; send one with the node",
                 patience.as_secs()
             ))),
@@ -427,13 +431,6 @@ fn admit(
 async fn snapshot_changed(attachment: &Option<Attachment>) -> Result<(), crate::snapshot::Closed> {
     match attachment {
         Some(attachment) => attachment.snapshots().changed().await,
-        None => pending().await,
-    }
-}
-
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end.into()).await,
         None => pending().await,
     }
 }

@@ -273,8 +273,21 @@ impl Watch {
         self.awaited.clear();
     }
 
-    /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`].
-    pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) {
+    /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`]. Tells whether the client
+    /// wants everything and has nothing, for [`Self::take`]: then nothing is noted name by name.
+    #[must_use]
+    pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) -> bool {
+        // Before the first answer all that was asked for by name is pending.
+        let everything = self.subscription.wildcard;
+        let simple = if everything {
+            self.pending.is_empty() && self.kind.whole().is_none()
+        } else {
+            self.kind != LEDS
+        };
+        if self.step.sequence == 0 && simple {
+            (self.root, self.step) = (root.clone(), step.clone());
+            return everything;
+        }
         let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
         for difference in root.diff(&self.root) {
             let (name, gone) = match &difference {
@@ -295,7 +308,7 @@ impl Watch {
                     back.insert(collection(name).to_owned());
                 }
             }
-            let has = self.has(name);
+            let has = (!self.pending.contains_key(name)).then(|| self.has(name));
             let name = name.clone();
             let kept = self.kind == RDS && gone.is_some_and(|gone| gone.waits_for.is_some());
             match gone {
@@ -309,12 +322,13 @@ impl Watch {
                     self.held.remove(&name);
                 }
             }
-            self.pending.entry(name).or_insert(has);
+            self.pending.extend(has.map(|has| (name, has)));
         }
         back.iter().for_each(|collection| self.come_back(collection));
         vanished.into_iter().for_each(|collection| self.remember(collection));
         self.root = root.clone();
         self.step = step.clone();
+        false
     }
 
     /// Lets go of what vanished in a step up to `settled`, or longer ago than `patience`.
@@ -332,15 +346,29 @@ impl Watch {
         }
     }
 
+    /// Whether there is nothing to say under the current root.
+    pub fn is_at_rest(&self) -> bool {
+        self.settled.sequence == self.step.sequence
+            && !self.answer
+            && self.at_once == usize::MAX
+            && self.pending.is_empty()
+            && self.held.is_empty()
+            && self.awaited.is_empty()
+    }
+
     /// Since when something has been held, if anything is.
     pub fn held_since(&self) -> Option<Instant> {
         self.held.values().filter(|held| !held.kept).map(|held| held.since).min()
     }
 
-    /// Takes what the client needs, up to about `budget` bytes, in the order of names. None: nothing is needed.
-    pub fn take(&mut self, budget: usize) -> Option<Batch> {
+    /// Takes what the client needs, up to about `budget` bytes, in the order of names; or `everything`, layer by layer, where
+    /// the client has nothing. None: nothing is needed.
+    pub fn take(&mut self, budget: usize, everything: bool) -> Option<Batch> {
         let mut batch = Batch { answer: std::mem::take(&mut self.answer), ..Batch::default() };
         let (mut left, mut homeless) = (budget, Vec::new());
+        if everything {
+            left = self.take_root(&mut batch, budget);
+        }
         while let Some((name, has)) = self.pending.pop_first() {
             let current = self.choose(&name, has);
             let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
@@ -373,6 +401,22 @@ impl Watch {
             self.at_once = usize::MAX;
         }
         something.then_some(batch)
+    }
+
+    /// The root as far as it fits; the rest is pending. Returns what is left of the budget.
+    fn take_root(&mut self, batch: &mut Batch, budget: usize) -> usize {
+        let (mut left, mut full) = (budget, false);
+        for resource in self.root.iter() {
+            let size = resource.size() + 8;
+            full |= (size > left && left < budget) || batch.changed.len() >= self.at_once;
+            if full {
+                self.pending.insert(resource.name.clone(), Has::Nothing);
+            } else {
+                left = left.saturating_sub(size);
+                batch.changed.push(resource.clone());
+            }
+        }
+        left
     }
 
     /// All that the client should have, in order: the resources of a complete response.
@@ -414,6 +458,9 @@ impl Watch {
         let answered = self.in_flight.take()?;
         for resource in &answered.resources {
             self.has_table(resource, false);
+            if self.refused.is_empty() {
+                continue;
+            }
             // Not the stand-in for a refused version: another version of the pipeline's, which is good.
             let sent = answered.root.get(&resource.name).map(|r| self.spelt(r).version);
             if sent == Some(resource.version) {

@@ -78,7 +78,8 @@ impl Watch {
 
     /// The client has this table: it said so (`known`), or it accepted it.
     pub(super) fn has_table(&mut self, resource: &Encoded, known: bool) {
-        if !matches!(self.kind, EDS | RDS) || !self.covers(&resource.name) {
+        let none = || resource.waits_for.is_none() && self.tables.is_empty() && self.spared.is_empty();
+        if !matches!(self.kind, EDS | RDS) || none() || !self.covers(&resource.name) {
             return;
         }
         let Some(prefix) = &resource.waits_for else { return self.forget_table(&resource.name) };
