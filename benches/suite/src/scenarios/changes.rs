@@ -63,8 +63,8 @@ pub fn fanout(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
         if tls {
             what = merged(what, bed.over_tls(&server, "namespace-0")?);
         }
-        // So slowly that each change has reached all before the next one is made.
-        let only_first = json!({ "churn": { "restart": { "services": 1, "seconds": 30.0 } } });
+        // One pod a second: each change has reached all before the next one is made.
+        let only_first = json!({ "churn": { "restart": { "services": 1, "seconds": 1.0 } } });
         let phases = json!({ "phases": [{ CONNECT: {} }, only_first], "verify": { "truth": false } });
         let measured = bed.load(merged(what, phases))?;
         drop(server);
