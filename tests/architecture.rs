@@ -13,7 +13,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("grpc", &[]),
     ("pem", &[]),
     ("snapshot", &["model"]),
-    ("registry", &["model"]),
+    ("registry", &["model", "files"]),
     ("index", &["model"]),
     ("view", &["model", "index"]),
     ("resource", &["model", "index", "view"]),

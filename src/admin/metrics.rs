@@ -245,6 +245,15 @@ impl Figures {
             "Since a watch of an API server last said something; bookmarks come every minute",
             ages,
         )?;
+        let snapshots = self.sources.iter().filter_map(|source| {
+            let age = topology::seconds_since(source.snapshot?);
+            Some(([("cluster", source.cluster.as_str())], age as usize))
+        });
+        out.gauges(
+            "landbridge_snapshot_age_seconds",
+            "Since the durable snapshot of a cluster was last known to hold; absent without one",
+            snapshots,
+        )?;
         let mut repaired = out.0.encode_descriptor(
             "landbridge_drift_repaired",
             "Files and objects that a slow look found changed without an event",

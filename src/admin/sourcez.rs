@@ -32,6 +32,10 @@ struct Source {
     /// The API server's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_of: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot_seconds: Option<u64>,
     /// Files or objects found changed without an event.
     repairs: u64,
     /// Since each watch of an API server last said something.
@@ -58,6 +62,8 @@ fn source(report: SourceReport) -> Source {
         reason,
         last_read: report.last_read.map(rfc3339),
         server: report.server,
+        snapshot_of: report.snapshot.map(rfc3339),
+        snapshot_seconds: report.snapshot.map(seconds_since),
         repairs: report.repairs,
         watch_age_seconds: report.ages.into_iter().map(|(kind, age)| (kind, tenths(age))).collect(),
         objects: report.objects,

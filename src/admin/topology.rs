@@ -29,6 +29,11 @@ pub struct Cluster {
     /// The API server's address; none for clusters that are read from files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// When its durable snapshot was last known to hold: what a restart would begin with if the cluster were away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_of: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_seconds: Option<u64>,
     /// What is wrong at worst, with what to do: with its secret, else with its source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -102,6 +107,8 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
     for cluster in &mut clusters {
         if let Some(report) = reports.remove(&cluster.id) {
             cluster.server = report.server.map(|server| server.to_string());
+            cluster.snapshot_of = report.snapshot.map(rfc3339);
+            cluster.snapshot_seconds = report.snapshot.map(seconds_since);
             let worst = report.problems.iter().min_by_key(|p| p.severity);
             cluster.problem = worst.map(ToString::to_string);
         }

@@ -1,7 +1,7 @@
 //! The registered clusters: a source for each, which can be added and taken away while everything runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
@@ -10,18 +10,19 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-use super::api_servers::ApiServers;
+use super::{api_servers::ApiServers, remembered::Remembered};
 use crate::{
     model::{
         Change, ClusterId,
         change::{Batch, ClusterState},
     },
     registry::{
-        Discovery, KubeSource, RemoteSecrets, Settings, SourceStatus, Sources,
+        Discovery, KubeSource, RemoteSecrets, Settings, Snapshots, SourceStatus, Sources,
+        durable::Slot,
         file::FileSource,
         kubernetes::{Access, Client, from_file, in_cluster},
     },
@@ -54,6 +55,10 @@ pub struct Clusters {
     discovery: Discovery,
     api_servers: ApiServers,
     remote_secrets: RemoteSecrets,
+    snapshots: Option<Snapshots>,
+    /// Clusters of which only a snapshot is served.
+    remembered: BTreeSet<ClusterId>,
+    ending: Ending,
     running: BTreeMap<ClusterId, Running>,
 }
 
@@ -61,6 +66,16 @@ struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
+
+/// Ends all sources.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// How long all sources may take to write what they know.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 impl Clusters {
     pub fn new(
@@ -78,8 +93,21 @@ impl Clusters {
             sources: Sources::default(),
             discovery: Discovery::default(),
             remote_secrets: RemoteSecrets::default(),
+            snapshots: None,
+            remembered: BTreeSet::new(),
+            ending: Ending::default(),
             running: BTreeMap::new(),
         }
+    }
+
+    /// Keeps what is known over restarts, of clusters that are read from API servers.
+    pub fn with_snapshots(self, snapshots: Option<Snapshots>) -> Self {
+        Self { snapshots, ..self }
+    }
+
+    /// What ends all sources.
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
     }
 
     /// What the sources say of themselves.
@@ -97,12 +125,46 @@ impl Clusters {
         self.remote_secrets.clone()
     }
 
-    /// Begins to read a cluster from its API server, until it is removed; what exchanges its credentials.
+    /// Begins to read a cluster that a secret names from its API server, until it is removed; what exchanges its credentials.
     pub async fn join(&mut self, cluster: ClusterId, client: Client) -> Access {
-        let source = self.kube_source(&cluster, client);
+        let source = self.kube_source(&cluster, client, true);
+        self.read(cluster, source).await
+    }
+
+    async fn read(&mut self, cluster: ClusterId, source: KubeSource) -> Access {
         let access = source.access();
         self.start(cluster, |changes, status, stop| source.run(changes, status, stop)).await;
         access
+    }
+
+    /// The clusters that secrets had named when they were last read, and of which something is known.
+    pub fn known(&self) -> Vec<ClusterId> {
+        self.snapshots.iter().flat_map(Snapshots::joined).collect()
+    }
+
+    /// Serves what was last known of a cluster that cannot be read; nothing, if nothing is known.
+    pub async fn remember(&mut self, cluster: &ClusterId, reason: &str) {
+        let Some(snapshots) = &self.snapshots else { return };
+        let slot = snapshots.slot(cluster, true);
+        let snapshot = match slot.load(None).await {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => return,
+            Err(error) => return warn!("{}", slot.problem(&error)),
+        };
+        let reason = format!("its durable snapshot is served: {reason}").into();
+        let remembered = Remembered { cluster: cluster.clone(), snapshot, reason };
+        self.start(cluster.clone(), |changes, status, stop| remembered.run(changes, status, stop)).await;
+        self.remembered.insert(cluster.clone());
+    }
+
+    /// The clusters of which only what was last known is served.
+    pub fn remembered(&self) -> Vec<ClusterId> {
+        self.remembered.iter().cloned().collect()
+    }
+
+    /// Whether only what was last known of it is served.
+    pub fn remembers(&self, cluster: &ClusterId) -> bool {
+        self.remembered.contains(cluster)
     }
 
     /// Begins to read a cluster. One that is read already goes on from the new place, and keeps what is known of it until then.
@@ -125,7 +187,7 @@ impl Clusters {
             Place::Kubeconfig(path) => {
                 let config = from_file(path).await.with_context(|| format!("cluster {cluster}"))?;
                 let client = Client::new(&config).with_context(|| format!("cluster {cluster}"))?;
-                let source = self.kube_source(&cluster, client);
+                let source = self.kube_source(&cluster, client, false);
                 let access = source.access();
                 let path = path.clone();
                 self.start(cluster.clone(), |changes, status, stop| async move {
@@ -142,13 +204,14 @@ impl Clusters {
                     format!("nothing says where cluster {cluster} (--cluster-id) is read from: no --kubeconfig, and none of --kube and --files is called {cluster}")
                 })?;
                 let client = Client::new(&config).with_context(|| format!("cluster {cluster}"))?;
-                self.join(cluster, client).await;
+                let source = self.kube_source(&cluster, client, false);
+                self.read(cluster, source).await;
             }
         }
         Ok(())
     }
 
-    fn kube_source(&self, cluster: &ClusterId, client: Client) -> KubeSource {
+    fn kube_source(&self, cluster: &ClusterId, client: Client, joined: bool) -> KubeSource {
         info!(%cluster, server = client.server(), "reading a cluster");
         let mut source = KubeSource::new(cluster.clone(), client);
         source.config_cluster = *cluster == self.config_cluster;
@@ -157,6 +220,9 @@ impl Clusters {
         source.remote_secrets = self.remote_secrets.clone();
         // Without the mesh's own configuration nothing should be told to anybody.
         source.timing.patience = self.patience.filter(|_| !source.config_cluster);
+        let slot = self.snapshots.as_ref().map(|snapshots| snapshots.slot(cluster, joined));
+        // What is in force of it has to be compared with what there is.
+        source.snapshot = if self.remembers(cluster) { slot.map(Slot::of_any_server) } else { slot };
         self.api_servers.insert(cluster, source.access());
         source
     }
@@ -167,14 +233,15 @@ impl Clusters {
         source: impl FnOnce(mpsc::Sender<Batch>, SourceStatus, CancellationToken) -> F,
     ) {
         self.stop(&cluster).await;
-        let (status, stop) = (SourceStatus::new(cluster.clone()), CancellationToken::new());
+        self.remembered.remove(&cluster);
+        let (status, stop) = (SourceStatus::new(cluster.clone()), self.ending.stop.child_token());
         self.sources.insert(status.clone());
         // Whoever awaits all clusters awaits this one from now on, not from when its task first runs.
         let syncing = vec![Change::Cluster(cluster.clone(), ClusterState::Syncing)];
         drop(self.changes.send(Batch { changes: syncing, seen: Instant::now() }).await);
         let reading = source(self.changes.clone(), status.clone(), stop.clone());
         let (changes, id) = (self.changes.clone(), cluster.clone());
-        let task = tokio::spawn(async move {
+        let task = self.ending.tasks.spawn(async move {
             if AssertUnwindSafe(reading).catch_unwind().await.is_err() {
                 abandon(id, &status, &changes).await;
             }
@@ -184,11 +251,18 @@ impl Clusters {
 
     /// Takes a cluster away, with all that is known of it; whether there was one.
     pub async fn remove(&mut self, cluster: &ClusterId) -> bool {
-        if !self.stop(cluster).await {
+        let was_running = self.stop(cluster).await;
+        if let Some(slot) = self.snapshots.as_ref().map(|snapshots| snapshots.slot(cluster, true))
+            && let Err(error) = slot.remove().await
+        {
+            warn!("{}", slot.problem(&error));
+        }
+        if !was_running {
             return false;
         }
         self.sources.remove(cluster);
         self.api_servers.remove(cluster);
+        self.remembered.remove(cluster);
         let changes = vec![Change::Forget(cluster.clone())];
         // Without a pipeline there is nothing to forget.
         drop(self.changes.send(Batch { changes, seen: Instant::now() }).await);
@@ -204,6 +278,17 @@ impl Clusters {
             warn!(%cluster, "the source did not end as it should");
         }
         true
+    }
+}
+
+impl Ending {
+    /// Ends them. Each writes what it knows; those that cannot in time leave what they wrote before.
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
+            warn!(sources = self.tasks.len(), "sources did not end in {LAST_WRITES:?}");
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     registry::{
         RemoteSecrets,
         kubernetes::{Access, Allowed, Client, from_secret},
-        remote::{LINGER, Members, Step, desired},
+        remote::{Desired, LINGER, Members, Secrets, Step, desired},
     },
 };
 
@@ -40,7 +40,19 @@ pub struct Joiner {
     refused: BTreeMap<ClusterId, Refusal>,
     /// What is being tried: an API server that does not answer holds up nobody else.
     trials: FuturesUnordered<BoxFuture<'static, Trial>>,
+    /// Whether it was seen which clusters are known from before.
+    compared: Compared,
     settled: watch::Sender<bool>,
+}
+
+/// How far the clusters that are known from before a restart were compared with those that secrets name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Compared {
+    No,
+    /// The secrets cannot be read: all of them are served.
+    Unread,
+    /// With all secrets that there are.
+    Whole,
 }
 
 /// How a trial ended: with a client for a cluster that is new, with nothing for one whose client was exchanged.
@@ -61,6 +73,7 @@ impl Joiner {
             access: BTreeMap::new(),
             refused: BTreeMap::new(),
             trials: FuturesUnordered::new(),
+            compared: Compared::No,
             settled: watch::Sender::new(false),
         }
     }
@@ -79,6 +92,7 @@ impl Joiner {
             for step in self.members.steps(&wanted, Instant::now()) {
                 self.begin(step).await;
             }
+            self.compare_known(&secrets, &wanted).await;
             self.refused.retain(|cluster, _| self.members.is_in_doubt(cluster));
             self.clusters.sources().joined().set(&self.own, &wanted, &self.refused, problems);
             if secrets.settled && self.trials.is_empty() {
@@ -95,6 +109,30 @@ impl Joiner {
                 _ = changes.changed() => {}
                 () = wake => {}
                 Some(trial) = self.trials.next() => self.end(trial).await,
+            }
+        }
+    }
+
+    /// Secrets that cannot be read are not gone, and neither are their clusters: what was last known of these is served. Once
+    /// all secrets are read, those that none names are.
+    async fn compare_known(&mut self, secrets: &Secrets, wanted: &BTreeMap<ClusterId, Desired>) {
+        let now = match (secrets.settled, secrets.whole) {
+            (_, true) => Compared::Whole,
+            (true, false) => Compared::Unread,
+            (false, false) => Compared::No,
+        };
+        // Also those that were remembered later, because what their secrets said was refused.
+        let mut known = if now == Compared::Whole { self.clusters.remembered() } else { Vec::new() };
+        if now > self.compared {
+            self.compared = now;
+            known.extend(self.clusters.known());
+        }
+        for cluster in known.iter().filter(|c| !wanted.contains_key(c) && !self.given.contains(c)) {
+            if now == Compared::Whole {
+                info!(%cluster, "no secret names it any more");
+                self.clusters.remove(cluster).await;
+            } else {
+                self.clusters.remember(cluster, "the secrets that name it cannot be read").await;
             }
         }
     }
@@ -127,6 +165,9 @@ impl Joiner {
             Err((mut reason, remedy)) => {
                 if self.access.contains_key(&cluster) {
                     reason = format!("is not used, the credentials before it stay: {reason}");
+                }
+                if !self.access.contains_key(&cluster) && !self.clusters.remembers(&cluster) {
+                    self.clusters.remember(&cluster, "the credentials in its secret are refused").await;
                 }
                 self.refused.insert(cluster, (reason, remedy));
             }

@@ -7,6 +7,7 @@ mod cgroup;
 pub mod clusters;
 mod joining;
 mod memory;
+mod remembered;
 mod secrets;
 
 use std::{
@@ -54,7 +55,7 @@ use crate::{
         change::{Batch, ClusterState},
     },
     pipeline::{Inspector, Pipeline},
-    registry::{Settings as RegistrySettings, kubernetes::Allowed},
+    registry::{Settings as RegistrySettings, Snapshots, kubernetes::Allowed},
     snapshot::Attacher,
     xds::{
         Access, SharedNames,
@@ -77,7 +78,7 @@ pub struct Config {
     pub remote_cluster_timeout: Option<Duration>,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
-    /// Where the self-signed root and the development issuer's key are kept.
+    /// Where the self-signed root, the development issuer's key and the snapshots of clusters are kept.
     pub state_dir: PathBuf,
     /// A directory in Istio's `cacerts` layout.
     pub ca_dir: Option<PathBuf>,
@@ -147,7 +148,9 @@ pub async fn serve(config: Config) -> Result<()> {
         registry_settings(&config),
         config.remote_cluster_timeout,
         changes,
-    );
+    )
+    .with_snapshots(snapshots(&config));
+    let ending = clusters.ending();
     for (cluster, place) in &config.clusters {
         clusters.add(cluster.clone(), place).await?;
     }
@@ -248,9 +251,22 @@ pub async fn serve(config: Config) -> Result<()> {
     secure_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     drain.cancel();
     while servers.join_next().await.is_some() {}
+    ending.end().await;
     match ended {
         Some(error) => Err(error),
         None => Ok(()),
+    }
+}
+
+/// Without a place for them everything runs, until it has to start while a cluster is away.
+fn snapshots(config: &Config) -> Option<Snapshots> {
+    let dir = config.state_dir.join("clusters");
+    match Snapshots::open(&dir, config.cluster_id.clone()) {
+        Ok(snapshots) => Some(snapshots),
+        Err(error) => {
+            warn!(dir = %dir.display(), %error, "what is known of clusters is not kept over restarts; give landbridge a --state-dir that it can write to");
+            None
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl RemoteClustersArgs {
 }
 
 fn list(clusters: &[Cluster]) -> Table {
-    let mut table = Table::new(&["NAME", "SECRET", "STATUS", "SERVER", "PROBLEM"]);
+    let mut table = Table::new(&["NAME", "SECRET", "STATUS", "SERVER", "SNAPSHOT", "PROBLEM"]);
     for cluster in clusters {
         let status = match cluster.stale_seconds {
             Some(seconds) => format!("{} for {}", cluster.sync_status, age(seconds)),
@@ -49,6 +49,7 @@ fn list(clusters: &[Cluster]) -> Table {
             cluster.secret_name.clone(),
             status,
             cluster.server.clone().unwrap_or_default(),
+            cluster.snapshot_seconds.map(age).unwrap_or_default(),
             problem.unwrap_or_default(),
         ]);
     }
@@ -74,15 +75,15 @@ mod tests {
         let json = json!([
             { "id": "east", "secretName": "", "syncStatus": "synced", "configCluster": true, "services": 3 },
             { "id": "west", "secretName": "istio-system/istio-remote-secret-west", "syncStatus": "stale",
-              "staleSeconds": 700, "server": "https://192.0.2.1:6443/", "reason": "silent", "problem": "data.west: no" },
+              "staleSeconds": 700, "server": "https://192.0.2.1:6443/", "snapshotSeconds": 720, "reason": "silent", "problem": "data.west: no" },
             { "id": "north", "secretName": "istio-system/n", "syncStatus": "refused", "problem": "is no text" },
         ]);
         let clusters: Vec<Cluster> = serde_json::from_value(json).expect("the shape of /debug/clusterz");
         let text = list(&clusters).to_string();
         let rows: Vec<Vec<_>> =
             text.lines().map(|l| l.split("   ").map(str::trim).filter(|w| !w.is_empty()).collect()).collect();
-        assert_eq!(rows[0], ["NAME", "SECRET", "STATUS", "SERVER", "PROBLEM"]);
-        assert_eq!(rows[1], ["east", "-", "synced", "-", "-"]);
+        assert_eq!(rows[0], ["NAME", "SECRET", "STATUS", "SERVER", "SNAPSHOT", "PROBLEM"]);
+        assert_eq!(rows[1], ["east", "-", "synced", "-", "-", "-"]);
         assert_eq!(
             rows[2],
             [
@@ -90,10 +91,11 @@ mod tests {
                 "istio-system/istio-remote-secret-west",
                 "stale for 11m",
                 "https://192.0.2.1:6443/",
+                "12m",
                 "data.west: no"
             ]
         );
-        assert_eq!(rows[3], ["north", "istio-system/n", "refused", "-", "is no text"]);
+        assert_eq!(rows[3], ["north", "istio-system/n", "refused", "-", "-", "is no text"]);
         assert_eq!([age(0), age(7_199), age(7_200), age(200_000)], ["0s", "119m", "2h", "2d"]);
     }
 }

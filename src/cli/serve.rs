@@ -34,7 +34,8 @@ pub struct ServeArgs {
     /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
     #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
     insecure_remote_kubeconfig_options: Vec<Insecure>,
-    /// Where the self-signed root and the development issuer's key are kept.
+    /// Where the self-signed root, the development issuer's key, and what was last known of each cluster are kept: a cluster
+    /// that is away at the start is served from there.
     #[arg(long, env = "LANDBRIDGE_STATE_DIR", default_value = "./landbridge-state")]
     state_dir: PathBuf,
     /// A directory in Istio's `cacerts` layout; without its files a self-signed root is made in the state directory.

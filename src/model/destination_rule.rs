@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{kubernetes::Meta, name::Labels};
 
 /// A DestinationRule.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct DestinationRule {
     /// Name, namespace, age.
     pub meta: Meta,
@@ -25,8 +25,8 @@ pub struct DestinationRule {
 }
 
 /// Endpoints with certain labels.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Subset {
     /// Part of the cluster's name.
     pub name: Arc<str>,
@@ -37,8 +37,8 @@ pub struct Subset {
 }
 
 /// Settings for a service, with exceptions per port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicy {
     /// For every port that has no entry of its own.
     pub settings: PolicySettings,
@@ -47,8 +47,8 @@ pub struct TrafficPolicy {
 }
 
 /// The settings themselves. `None` means "not said".
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PolicySettings {
     /// Limits.
     pub connection_pool: Option<ConnectionPool>,
@@ -61,8 +61,8 @@ pub struct PolicySettings {
 }
 
 /// Limits on connections and requests.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ConnectionPool {
     /// `tcp.maxConnections`.
     pub max_connections: Option<u32>,
@@ -93,8 +93,8 @@ pub struct ConnectionPool {
 }
 
 /// TCP keep-alive.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct TcpKeepalive {
     /// Probes before the connection is dead.
     pub probes: Option<u32>,
@@ -105,8 +105,8 @@ pub struct TcpKeepalive {
 }
 
 /// When an endpoint is taken out of balancing. `None` fields take Envoy's defaults.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct OutlierDetection {
     /// `consecutive5xxErrors`; 0 turns it off.
     pub consecutive_5xx: Option<u32>,
@@ -127,8 +127,8 @@ pub struct OutlierDetection {
 }
 
 /// How an endpoint is picked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct LoadBalancer {
     /// The algorithm.
     pub algorithm: LbAlgorithm,
@@ -139,7 +139,7 @@ pub struct LoadBalancer {
 }
 
 /// The algorithm.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum LbAlgorithm {
     /// Not said: LEAST_REQUEST.
     #[default]
@@ -157,7 +157,7 @@ pub enum LbAlgorithm {
 }
 
 /// Consistent hashing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HashPolicy {
     /// What is hashed.
@@ -169,7 +169,7 @@ pub struct HashPolicy {
 }
 
 /// What is hashed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum HashKey {
     /// A request header.
     Header(Arc<str>),
@@ -189,7 +189,7 @@ pub enum HashKey {
 }
 
 /// `warmup` and the old `warmupDurationSecs`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Warmup {
     /// How long.
@@ -201,7 +201,7 @@ pub struct Warmup {
 }
 
 /// Locality settings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalityLb {
     /// `enabled`; unset is true.
@@ -221,7 +221,7 @@ impl Default for LocalityLb {
 }
 
 /// One rule of `distribute`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Distribute {
     /// The caller's locality pattern.
@@ -231,7 +231,7 @@ pub struct Distribute {
 }
 
 /// TLS towards the service.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientTls {
     /// DISABLE, SIMPLE, MUTUAL or ISTIO_MUTUAL.
@@ -247,8 +247,8 @@ pub struct ClientTls {
 }
 
 /// Paths on the proxy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ClientTlsFiles {
     /// `caCertificates`.
     pub ca: Option<Arc<str>>,
@@ -257,7 +257,7 @@ pub struct ClientTlsFiles {
 }
 
 /// TLS mode of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientTlsMode {
     /// Plaintext.
     Disable,

@@ -15,6 +15,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     locality::Locality,
     name::{ClusterId, Labels, NetworkId},
@@ -23,7 +25,7 @@ use super::{
 };
 
 /// Whether an endpoint may be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Health {
     /// Ready.
     Healthy,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{kubernetes::Meta, name::Labels};
 
 /// A Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Gateway {
     /// Name, namespace, age.
     pub meta: Meta,
@@ -19,7 +19,7 @@ pub struct Gateway {
 }
 
 /// One listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Server {
     /// Port number.
@@ -35,7 +35,7 @@ pub struct Server {
 }
 
 /// TLS mode of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerTlsMode {
     /// Forward by SNI as routes say.
     Passthrough,

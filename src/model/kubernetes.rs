@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use super::slice::{EndpointSlice, SliceEndpoint, SlicePort, SliceRows};
 use super::{
@@ -11,8 +11,8 @@ use super::{
 };
 
 /// What every object carries.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Meta {
     /// Empty for objects without one (Namespace, Node).
     pub namespace: Arc<str>,
@@ -28,21 +28,24 @@ pub struct Meta {
 }
 
 /// A Namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Namespace {
     /// Labels are read: `topology.istio.io/network`.
     pub meta: Meta,
 }
 
 /// A ServiceAccount. Its existence is shown; nothing is decided by it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ServiceAccount {
     /// Name and namespace.
     pub meta: Meta,
 }
 
 /// A Node, for its locality labels and external addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Node {
     /// Labels are read: region, zone, subzone, hostname.
     pub meta: Meta,
@@ -51,7 +54,7 @@ pub struct Node {
 }
 
 /// How a Service is reached from outside its cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceType {
     /// Only inside.
     #[default]
@@ -65,7 +68,8 @@ pub enum ServiceType {
 }
 
 /// A Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Service {
     /// Labels and annotations are read.
     pub meta: Meta,
@@ -88,7 +92,8 @@ pub struct Service {
 }
 
 /// One entry of `spec.ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// Empty when there is only one port.
     pub name: Arc<str>,
@@ -105,7 +110,8 @@ pub struct ServicePort {
 }
 
 /// A Pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Pod {
     /// Labels are read.
     pub meta: Meta,

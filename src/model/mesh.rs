@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     destination_rule::{ConnectionPool, LocalityLb, OutlierDetection},
@@ -12,8 +12,8 @@ use super::{
 };
 
 /// Istio's MeshConfig, reduced to what is used; defaults are Istio's.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct MeshConfig {
     /// Trust domain of every identity.
     pub trust_domain: Arc<str>,
@@ -62,8 +62,8 @@ pub struct MeshConfig {
 }
 
 /// A network of `meshNetworks`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Network {
     /// Clusters whose endpoints are in it (`fromRegistry`).
     pub registries: Vec<Arc<str>>,
@@ -72,7 +72,7 @@ pub struct Network {
 }
 
 /// Istio's HTTPRetry.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRetryPolicy {
     /// Retries after the first try; 0 turns retries off.

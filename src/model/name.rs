@@ -18,7 +18,7 @@ pub fn selects_by<'a>(selector: &Labels, label: impl Fn(&str) -> Option<&'a Arc<
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         pub struct $name(pub Arc<str>);
 
         impl $name {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::name::{Labels, selects};
 
 /// All of its terms hold; without any it selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct LabelSelector {
     /// `matchLabels`.
     pub labels: Labels,
@@ -17,7 +17,7 @@ pub struct LabelSelector {
 }
 
 /// A term of `matchExpressions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LabelTerm {
     /// The label is there with one of the values.
     In(Arc<str>, Vec<Arc<str>>),

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     change::ObjectKey,
@@ -106,7 +106,7 @@ pub enum Resolution {
 }
 
 /// Which namespaces see an object (`exportTo`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExportTo {
     /// `*`, and the default.
     #[default]

@@ -2,10 +2,13 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::endpoint::Health;
 
 /// An EndpointSlice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// Its namespace.
     pub namespace: Arc<str>,
@@ -20,7 +23,8 @@ pub struct EndpointSlice {
 }
 
 /// A port of a slice. A slice port without a number ("all ports") is dropped when read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SlicePort {
     /// Equal to the service port's name.
     pub name: Arc<str>,
@@ -29,15 +33,18 @@ pub struct SlicePort {
 }
 
 /// One endpoint of a slice, as it is read and collected into [`SliceRows`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SliceEndpoint<'a> {
     /// The first; further ones are not used by anybody.
     pub address: IpAddr,
     /// From its conditions.
     pub health: Health,
     /// `nodeName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Arc<str>>,
     /// The pod's name, if `targetRef` names a Pod (always of the slice's namespace).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Cow<'a, str>>,
 }
 
@@ -138,8 +145,38 @@ impl SliceRows {
             && self.rows.iter().map(|row| row.pod_end).eq(other.rows.iter().map(|row| row.pod_end))
     }
 
+    /// All rows, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = SliceEndpoint<'_>> {
+        (0..self.len()).map(|row| SliceEndpoint {
+            address: self.address(row),
+            health: self.health(row),
+            node: self.node(row).cloned(),
+            pod: self.pod(row).map(Cow::Borrowed),
+        })
+    }
+
+    /// Exchanges the names of nodes for equal ones that are kept elsewhere, too.
+    pub fn share_nodes(&mut self, mut shared: impl FnMut(&str) -> Arc<str>) {
+        for node in self.rows.iter_mut().filter_map(|row| row.node.as_mut()) {
+            *node = shared(node);
+        }
+    }
+
     /// All addresses, in their order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.rows.iter().map(|row| row.address)
+    }
+}
+
+/// As a list of endpoints: what is read can be anything, and is packed again.
+impl Serialize for SliceRows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for SliceRows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<SliceEndpoint<'static>>::deserialize(deserializer).map(Self::from_iter)
     }
 }

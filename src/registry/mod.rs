@@ -11,6 +11,7 @@
 //! makes its cluster stale, not empty.
 
 pub mod convert;
+pub mod durable;
 pub mod file;
 pub mod kube;
 pub mod problem;
@@ -18,6 +19,7 @@ pub mod remote;
 pub mod yaml;
 
 pub use convert::Settings;
+pub use durable::Snapshots;
 pub use file::FileSource;
 /// By a name that is not the client crate's.
 pub use kube as kubernetes;

@@ -88,6 +88,8 @@ pub struct SourceReport {
     pub not_read: BTreeMap<String, usize>,
     /// The address of the API server, if it is read from one.
     pub server: Option<Arc<str>>,
+    /// When the durable snapshot of it was known to hold, if there is one.
+    pub snapshot: Option<SystemTime>,
     /// How long each watch of an API server has been silent; there is a bookmark every minute.
     pub ages: BTreeMap<String, Duration>,
     /// What is wrong, in the order of files and lines.
@@ -109,6 +111,7 @@ impl SourceStatus {
             objects: BTreeMap::new(),
             not_read: BTreeMap::new(),
             server: None,
+            snapshot: None,
             ages: BTreeMap::new(),
             problems: Vec::new(),
         })))
@@ -160,6 +163,11 @@ impl SourceStatus {
     /// Replaces the API server's address.
     pub fn set_server(&self, server: Arc<str>) {
         self.0.lock().server = Some(server);
+    }
+
+    /// Notes when the durable snapshot was last known to hold.
+    pub fn set_snapshot(&self, as_of: SystemTime) {
+        self.0.lock().snapshot = Some(as_of);
     }
 
     /// Replaces the ages.

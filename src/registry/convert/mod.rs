@@ -1,6 +1,7 @@
 //! Kubernetes objects to model objects: one file per kind, each with a lean wire struct of the fields that are read.
 //! Everything else in an object is passed over, as its API server has checked it or nobody reads it.
 
+mod adopt;
 mod check;
 mod config_map;
 mod connection_pool;

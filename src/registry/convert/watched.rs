@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    Invalid, Outcome, Result, Settings, Warnings, at_path, endpoint_slice, key, object, pod,
+    Invalid, Outcome, Result, Settings, Warnings,
+    adopt::adopt,
+    at_path, endpoint_slice, key, object, pod,
     strings::Strings,
     wire::{Str, or_empty},
 };
@@ -162,6 +164,11 @@ impl Decoder {
     pub fn name(&mut self, kind: Kind, item: &RawValue) -> Result<(ObjectKey, u64)> {
         let partial: Partial = serde_json::from_str(item.get()).map_err(unreadable)?;
         Ok((self.key(kind, &partial)?, version(partial.version())))
+    }
+
+    /// Takes in an object of this cluster that was not read just now.
+    pub fn adopt(&mut self, key: &mut ObjectKey, object: &mut Object) {
+        adopt(key, object, &mut self.strings);
     }
 
     fn event<'a, T: Deserialize<'a> + Named>(

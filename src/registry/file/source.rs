@@ -176,7 +176,7 @@ fn read_and_send(
             discovery.settle();
         }
         RemoteSecrets::divert(remote_secrets.as_ref(), &mut look.changes);
-        remote_secrets.iter().for_each(RemoteSecrets::settle);
+        remote_secrets.iter().for_each(RemoteSecrets::settle_whole);
         let batch = Batch { changes: look.changes, seen };
         if !batch.changes.is_empty() && changes.blocking_send(batch).is_err() {
             return;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{failure::Failure, kinds::Need};
+use super::{failure::Failure, keep, kinds::Need};
 use crate::{
     model::Kind,
     registry::{Problem, Severity},
@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Freshness {
     started: Instant,
+    /// What was known before the start is in force.
+    restored: bool,
     pulses: BTreeMap<Kind, Pulse>,
     /// When the API server last said that it is well.
     well: Instant,
@@ -65,6 +67,8 @@ pub enum Verdict {
     Synced,
     /// It is not watched whole; it last was at that time.
     Stale(Instant, String),
+    /// It is not read whole yet, and what was known before the start is in force.
+    Restored(String),
 }
 
 impl Freshness {
@@ -72,7 +76,18 @@ impl Freshness {
         let pulse = |(kind, need, name)| {
             (kind, Pulse { need, name, listed: false, heard: now, state: State::Opening })
         };
-        Self { started: now, pulses: kinds.into_iter().map(pulse).collect(), well: now, ailing: None }
+        Self {
+            started: now,
+            restored: false,
+            pulses: kinds.into_iter().map(pulse).collect(),
+            well: now,
+            ailing: None,
+        }
+    }
+
+    /// What was known before the start is in force.
+    pub fn restored(&mut self) {
+        self.restored = true;
     }
 
     /// The API server accepted a watch, and has said nothing on it yet.
@@ -126,7 +141,7 @@ impl Freshness {
     }
 
     /// What is to be said of the cluster. It is stale when a watch has been away for `grace`, or if it could not be read whole
-    /// within `patience` of the start (none: for ever).
+    /// within `patience` of the start (none: for ever). One that is known from before is waited for only shortly.
     pub fn verdict(&self, now: Instant, grace: Duration, patience: Option<Duration>) -> Verdict {
         let whole = self.pulses.values().all(Pulse::is_settled);
         let away: Vec<_> = self
@@ -141,6 +156,9 @@ impl Freshness {
             let last = away.iter().max_by_key(|(_, away)| away.since);
             last.map(|(_, away)| format!("{} ({})", away.failure, names.join(", ")))
         };
+        if !whole && self.restored && now.duration_since(self.started) >= keep::PATIENCE {
+            return Verdict::Restored(reason().unwrap_or_else(|| "it is still being read".to_owned()));
+        }
         if !whole {
             return match patience {
                 Some(patience) if now.duration_since(self.started) >= patience => {

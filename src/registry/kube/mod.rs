@@ -23,6 +23,7 @@ mod client;
 mod drift;
 mod failure;
 mod freshness;
+mod keep;
 mod kinds;
 mod kubeconfig;
 mod lines;
@@ -42,3 +43,9 @@ pub use self::{
     selection::{Discovery, Selectors},
     source::{Access, Deaf, KubeSource, Timing},
 };
+
+/// All kinds that are read of a config cluster.
+#[cfg(test)]
+pub(super) fn kinds_for_tests() -> Vec<crate::model::Kind> {
+    kinds::resources(true).map(|resource| resource.kind).collect()
+}

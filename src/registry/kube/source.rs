@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,6 +19,7 @@ use super::{
     drift,
     failure::Failure,
     freshness::{Freshness, Verdict},
+    keep::{self, Keeper},
     kinds::{self, Resource},
     probe,
     selection::{Discovery, Selectors},
@@ -24,7 +28,7 @@ use super::{
 };
 use crate::{
     model::{Batch, Change, ClusterId, Kind, change::ClusterState},
-    registry::{RemoteSecrets, Settings, SourceStatus},
+    registry::{RemoteSecrets, Settings, SourceStatus, durable::Slot},
 };
 
 /// A cluster that is read from its API server.
@@ -42,6 +46,8 @@ pub struct KubeSource {
     pub discovery: Discovery,
     /// Where the clusters go that the config cluster's remote secrets name.
     pub remote_secrets: RemoteSecrets,
+    /// Where what is known is kept over restarts.
+    pub snapshot: Option<Slot>,
     access: watch::Sender<Arc<Client>>,
 }
 
@@ -66,6 +72,8 @@ pub struct Timing {
     pub probe: Duration,
     /// Between looks at the clock.
     pub tick: Duration,
+    /// Between writes of what is known, at least.
+    pub save: Duration,
 }
 
 impl Default for Timing {
@@ -80,6 +88,7 @@ impl Default for Timing {
             compare: Duration::from_secs(600),
             probe: Duration::from_secs(10),
             tick: Duration::from_millis(500),
+            save: Duration::from_secs(10),
         }
     }
 }
@@ -120,6 +129,10 @@ pub(super) struct Shared {
     /// The state is to be looked at again.
     news: Notify,
     gate: watch::Sender<Gate>,
+    pub state: watch::Sender<ClusterState>,
+    /// How many batches of changes were sent: which state of what is known this is.
+    edits: AtomicU64,
+    pub keeper: Option<Keeper>,
     /// Set in the config cluster.
     publish: Option<Discovery>,
     /// The same.
@@ -158,6 +171,7 @@ impl KubeSource {
             timing: Timing::default(),
             discovery: Discovery::default(),
             remote_secrets: RemoteSecrets::default(),
+            snapshot: None,
             access: watch::Sender::new(Arc::new(client)),
         }
     }
@@ -182,9 +196,19 @@ impl KubeSource {
             progress: Mutex::default(),
             news: Notify::new(),
             gate: watch::Sender::default(),
+            state: watch::Sender::new(ClusterState::Syncing),
+            edits: AtomicU64::default(),
+            keeper: self.snapshot.map(Keeper::new),
             publish: self.config_cluster.then(|| self.discovery.clone()),
             remote_secrets: self.config_cluster.then(|| self.remote_secrets.clone()),
         };
+        let client = || self.access.borrow().clone();
+        // What is listed is compared with it.
+        let at_start = client();
+        let restored = keep::restore(&shared, at_start.server(), &status);
+        if !matches!(shutdown.run_until_cancelled(restored).await, Some(Ok(()))) {
+            return;
+        }
         let mut parts = FuturesUnordered::new();
         for resource in &resources {
             parts.push(Watcher::new(&shared, *resource, self.access.subscribe()).run().boxed());
@@ -193,8 +217,10 @@ impl KubeSource {
         parts.push(shared.keep_state(status.clone(), self.access.subscribe()).boxed());
         parts.push(drift::compare(&shared, &resources, self.access.subscribe(), &status).boxed());
         parts.push(probe::probe(&shared, self.access.subscribe()).boxed());
+        parts.push(keep::keep(&shared, self.access.subscribe(), &status).boxed());
         // Each ends only when nobody receives.
         let _ = shutdown.run_until_cancelled(parts.next()).await;
+        keep::finish(&shared, &client(), &status).await;
     }
 }
 
@@ -213,7 +239,13 @@ impl Shared {
         if let Some(discovery) = &self.publish {
             discovery.observe(&changes);
         }
+        self.edits.fetch_add(1, Ordering::Relaxed);
         self.changes.send(Batch { changes, seen }).await.map_err(|_| Deaf)
+    }
+
+    /// Which state of what is known this is.
+    pub fn edits(&self) -> u64 {
+        self.edits.load(Ordering::Relaxed)
     }
 
     /// Waits until it is known whether the objects of a collection are to be read.
@@ -270,6 +302,9 @@ impl Shared {
             (progress.api, progress.lists) = (api, progress.lists + 1);
         }
         self.freshness.lock().listed(kind, Instant::now());
+        if kind == Kind::RemoteSecret {
+            self.remote_secrets.iter().for_each(RemoteSecrets::settle_whole);
+        }
         self.settled(kind);
         if kind == Kind::Namespace {
             self.gate.send_modify(|gate| gate.namespaces = true);
@@ -332,7 +367,8 @@ impl Shared {
                 let Timing { grace, patience, .. } = self.timing;
                 (freshness.verdict(now, grace, patience), freshness.ages(now))
             };
-            let state = state(verdict, &said, now);
+            let restored = self.keeper.as_ref().and_then(Keeper::restored);
+            let state = state(verdict, &said, restored, now);
             if state == ClusterState::Synced {
                 let oldest = ages.values().max().copied().unwrap_or_default();
                 status.read_whole(ago(oldest));
@@ -344,6 +380,7 @@ impl Shared {
             self.tell(&status, ages);
             if state != said {
                 status.set_state(state.clone());
+                self.state.send_replace(state.clone());
                 said = state.clone();
                 if self.changes.send(self.batch(state)).await.is_err() {
                     return;
@@ -362,6 +399,7 @@ impl Shared {
             (view.counts(), view.problems())
         };
         problems.extend(self.freshness.lock().problems(&self.cluster.0, Instant::now()));
+        problems.extend(self.keeper.as_ref().and_then(Keeper::problem));
         problems.sort();
         status.set_counts(objects, BTreeMap::new());
         status.set_ages(ages);
@@ -373,9 +411,19 @@ impl Shared {
     }
 }
 
-/// The state after a verdict. One that goes on being stale is so since the same time.
-fn state(verdict: Verdict, before: &ClusterState, now: Instant) -> ClusterState {
+/// The state after a verdict. One that goes on being stale is so since the same time; one of which a snapshot is served, since
+/// that was known to hold.
+fn state(
+    verdict: Verdict,
+    before: &ClusterState,
+    restored: Option<SystemTime>,
+    now: Instant,
+) -> ClusterState {
     match (verdict, before) {
+        (Verdict::Restored(reason), _) => ClusterState::Stale {
+            since: restored.unwrap_or(SystemTime::UNIX_EPOCH),
+            reason: format!("its durable snapshot is served: {reason}").into(),
+        },
         (Verdict::Syncing, _) => ClusterState::Syncing,
         (Verdict::Synced, _) => ClusterState::Synced,
         (Verdict::Stale(_, reason), ClusterState::Stale { since, .. }) => {

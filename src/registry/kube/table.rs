@@ -10,7 +10,7 @@ use std::{
 
 use super::selection::Selection;
 use crate::{
-    model::{Change, ClusterId, Kind, ObjectKey},
+    model::{Change, ClusterId, Kind, Object, ObjectKey},
     registry::{
         Severity,
         convert::{Finding, Outcome},
@@ -37,13 +37,14 @@ pub struct Table {
     in_force: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Entry {
+    /// 0: not from a list or a watch.
     version: u64,
     /// The list that last had it.
     list: u32,
-    /// Whether a version of it is in force.
-    sent: bool,
+    /// The version of it that is in force, shared with the pipeline.
+    object: Option<Object>,
 }
 
 /// So many mistakes without a name are kept; more would say the same.
@@ -96,25 +97,43 @@ impl Table {
             self.left_out.insert(key.namespace);
             return self.remove(&name, changes);
         }
-        let was_sent = self.entries.get(&name).is_some_and(|e| e.sent);
-        let (sent, notes) = match outcome {
+        let before = self.entries.get_mut(&name).and_then(|e| e.object.take());
+        let was_in_force = before.is_some();
+        let (object, notes) = match outcome {
             Outcome::Object(key, object, warnings) => {
-                changes.push(Change::Upsert(key, object));
-                (true, warnings.into_iter().map(|w| (Severity::Warning, w)).collect())
+                // Two equal ones are not both kept.
+                let object = match before {
+                    Some(before) if before == object => before,
+                    _ => {
+                        changes.push(Change::Upsert(key, object.clone()));
+                        object
+                    }
+                };
+                (Some(object), warnings.into_iter().map(|w| (Severity::Warning, w)).collect())
             }
             // The last good version stays.
-            Outcome::Invalid(_, invalid) => (was_sent, vec![(Severity::Error, *invalid.0)]),
+            Outcome::Invalid(_, invalid) => (before, vec![(Severity::Error, *invalid.0)]),
             Outcome::Skipped(key, warnings) => {
-                if was_sent {
+                if was_in_force {
                     changes.push(Change::Remove(key));
                 }
-                (false, warnings.into_iter().map(|w| (Severity::Warning, w)).collect())
+                (None, warnings.into_iter().map(|w| (Severity::Warning, w)).collect())
             }
             Outcome::NotRead(_) | Outcome::Items(_) => return,
         };
         self.note(&name, notes);
-        self.in_force = self.in_force + usize::from(sent) - usize::from(was_sent);
-        self.entries.insert(name, Entry { version, list: self.list, sent });
+        self.in_force = self.in_force + usize::from(object.is_some()) - usize::from(was_in_force);
+        self.entries.insert(name, Entry { version, list: self.list, object });
+    }
+
+    /// An object was in force when it was last seen. Before any list: the first one decides whether it still is.
+    pub fn restore(&mut self, key: ObjectKey, object: Object, changes: &mut Vec<Change>) {
+        let name = (key.namespace.clone(), key.name.clone());
+        changes.push(Change::Upsert(key, object.clone()));
+        let entry = Entry { version: 0, list: self.list, object: Some(object) };
+        if self.entries.insert(name, entry).is_none_or(|before| before.object.is_none()) {
+            self.in_force += 1;
+        }
     }
 
     /// An object is known to be gone.
@@ -139,7 +158,7 @@ impl Table {
 
     fn remove(&mut self, name: &Name, changes: &mut Vec<Change>) {
         self.notes.remove(name);
-        if self.entries.remove(name).is_some_and(|e| e.sent) {
+        if self.entries.remove(name).is_some_and(|e| e.object.is_some()) {
             self.in_force -= 1;
             changes.push(Change::Remove(self.key(name)));
         }
@@ -170,6 +189,13 @@ impl Table {
     /// Objects in force.
     pub fn in_force(&self) -> usize {
         self.in_force
+    }
+
+    /// The objects in force, with namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Object)> {
+        self.entries
+            .iter()
+            .filter_map(|((namespace, name), entry)| Some((namespace, name, entry.object.as_ref()?)))
     }
 
     /// The version in which an object is known, whether it is in force or not.

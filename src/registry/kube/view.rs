@@ -18,6 +18,7 @@ use crate::{
             Outcome,
             watched::{self, Decoder, Event, Line},
         },
+        durable::Item,
     },
 };
 
@@ -70,6 +71,33 @@ impl View {
             selection: Selection::All,
             relist: BTreeSet::new(),
         }
+    }
+
+    /// Takes in what was in force when the cluster was last seen whole. Before anything is listed: what the first whole lists
+    /// do not have is gone.
+    pub fn restore(&mut self, items: Vec<Item>, changes: &mut Vec<Change>) {
+        let from = changes.len();
+        for Item { namespace, name, mut object } in items {
+            let kind = object.kind();
+            let mut key = ObjectKey { cluster: self.cluster.clone(), kind, namespace, name };
+            if let Some(table) = self.tables.get_mut(&kind) {
+                self.decoder.adopt(&mut key, &mut object);
+                table.restore(key, object, changes);
+            }
+        }
+        self.note_namespaces(from, changes);
+    }
+
+    /// What is in force now, as pointers; without secrets.
+    pub fn items(&self) -> Vec<Item> {
+        let durable = self.tables.iter().filter(|(kind, _)| **kind != Kind::RemoteSecret);
+        let objects = durable.flat_map(|(_, table)| table.objects());
+        let item = |(namespace, name, object): (&Arc<str>, &Arc<str>, &Object)| Item {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            object: object.clone(),
+        };
+        objects.map(item).collect()
     }
 
     /// A whole list of a kind begins.

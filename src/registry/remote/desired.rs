@@ -99,7 +99,7 @@ mod tests {
             let kubeconfigs = keys.iter().map(config).collect();
             (name, Arc::new(RemoteSecret { created: *created, kubeconfigs }))
         };
-        Secrets { by_name: all.iter().map(secret).collect(), settled: true }
+        Secrets { by_name: all.iter().map(secret).collect(), settled: true, whole: true }
     }
 
     /// Cluster, secret and kubeconfig of each; who is told what.

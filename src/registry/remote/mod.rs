@@ -39,6 +39,8 @@ pub struct Secrets {
     pub by_name: BTreeMap<SecretName, Arc<RemoteSecret>>,
     /// They were read whole once, or cannot be read for now.
     pub settled: bool,
+    /// They were read whole once: what is not among them is not there.
+    pub whole: bool,
 }
 
 /// What the config cluster's source tells of them. They go no further: the pipeline never sees credentials.
@@ -92,9 +94,18 @@ impl RemoteSecrets {
         });
     }
 
-    /// All that there are were told, or none can be read for now.
+    /// None can be read for now, if they were not told already.
     pub fn settle(&self) {
         self.0.send_if_modified(|secrets| !std::mem::replace(&mut secrets.settled, true));
+    }
+
+    /// All that there are were told.
+    pub fn settle_whole(&self) {
+        self.0.send_if_modified(|secrets| {
+            let before = (secrets.settled, secrets.whole);
+            (secrets.settled, secrets.whole) = (true, true);
+            before != (true, true)
+        });
     }
 
     /// What is known, now and later.

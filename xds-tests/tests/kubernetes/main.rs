@@ -9,6 +9,7 @@ mod lab;
 mod link;
 mod outages;
 mod reading;
+mod restart;
 mod serving;
 mod tokens;
 mod watching;

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::super::{selection::Selectors, view::View};
 use crate::{
     model::{Change, ClusterId, Kind, Object, ObjectKey, selector::LabelSelector},
-    registry::Settings,
+    registry::{
+        Settings,
+        durable::format::{Header, decode, encode},
+    },
 };
 
 const NAMESPACES: [&str; 3] = ["istio-system", "production", "shop"];
@@ -34,6 +37,8 @@ enum Step {
     Garbage(usize),
     /// Selectors come and go.
     Select(bool),
+    /// The control plane starts again with what it had written.
+    Restart,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -48,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (kind.clone(), any::<bool>()).prop_map(|(k, pages)| Step::List(k, pages)),
         1 => kind.prop_map(Step::Garbage),
         1 => any::<bool>().prop_map(Step::Select),
+        1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -177,6 +183,27 @@ impl Told {
         self.take(changes)
     }
 
+    /// Everything is forgotten but what is on disk.
+    fn restart(&mut self, selecting: bool) -> Result<(), TestCaseError> {
+        let header = Header {
+            control_plane: "east".into(),
+            cluster: "east".into(),
+            server: "".into(),
+            joined: false,
+            taken: 0,
+            objects: 0,
+        };
+        let bytes = encode(&header, &self.view.items()).unwrap();
+        let (_, items) = decode(&bytes).unwrap();
+        let removed = self.removed.clone();
+        let before = std::mem::replace(self, Self { removed, ..Self::new() });
+        let mut changes = Vec::new();
+        self.view.restore(items, &mut changes);
+        self.take(changes)?;
+        prop_assert_eq!(&before.objects, &self.objects);
+        self.select(selecting)
+    }
+
     /// Until nothing is left to be said.
     fn settle(&mut self, server: &Server) -> Result<(), TestCaseError> {
         for _ in 0..4 {
@@ -222,6 +249,7 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
                 (selecting, ever_selected) = (on, ever_selected | on);
                 told.select(on)?;
             }
+            Step::Restart => told.restart(selecting)?,
         }
     }
     told.settle(&server)?;

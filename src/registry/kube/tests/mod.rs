@@ -1,3 +1,4 @@
 mod api;
+mod durable;
 mod histories;
 mod protocol;

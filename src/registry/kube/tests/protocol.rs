@@ -19,17 +19,17 @@ use crate::{
 };
 
 /// A source, and the world as its changes tell it.
-struct World {
-    api: Api,
+pub(super) struct World {
+    pub api: Api,
     changes: mpsc::Receiver<Batch>,
-    status: SourceStatus,
+    pub status: SourceStatus,
     access: Access,
-    task: tokio::task::JoinHandle<()>,
+    pub task: tokio::task::JoinHandle<()>,
     objects: BTreeMap<ObjectKey, Object>,
-    state: ClusterState,
+    pub state: ClusterState,
     /// Every name that was ever removed.
-    removed: Vec<String>,
-    upserts: usize,
+    pub removed: Vec<String>,
+    pub upserts: usize,
 }
 
 fn client(api: &Api, token: &str) -> Client {
@@ -53,12 +53,12 @@ fn impatient() -> Timing {
     }
 }
 
-fn service(name: &str) -> Id {
+pub(super) fn service(name: &str) -> Id {
     id("services", "production", name)
 }
 
 impl World {
-    async fn start(api: Api, set: impl FnOnce(&mut KubeSource)) -> Self {
+    pub async fn start(api: Api, set: impl FnOnce(&mut KubeSource)) -> Self {
         let mut source = KubeSource::new("east".into(), client(&api, "first"));
         source.timing = impatient();
         source.config_cluster = true;
@@ -82,7 +82,7 @@ impl World {
     }
 
     /// With two services, read for the first time.
-    async fn new(set: impl FnOnce(&mut KubeSource)) -> Self {
+    pub async fn new(set: impl FnOnce(&mut KubeSource)) -> Self {
         let api = Api::start().await;
         api.put(&id("namespaces", "", "production"), json!({}), json!({}));
         for name in ["a", "b"] {
@@ -94,11 +94,11 @@ impl World {
         world
     }
 
-    async fn synced(&mut self) {
+    pub async fn synced(&mut self) {
         self.until("synced", |w| w.state == ClusterState::Synced).await;
     }
 
-    async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+    pub async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !holds(self) {
             match tokio::time::timeout(Duration::from_millis(10), self.changes.recv()).await {
@@ -130,7 +130,7 @@ impl World {
         self.objects.keys().filter(|key| key.kind == kind).map(|key| &*key.name).collect()
     }
 
-    fn services(&self) -> Vec<&str> {
+    pub fn services(&self) -> Vec<&str> {
         self.names(Kind::Service)
     }
 
@@ -141,14 +141,14 @@ impl World {
         })
     }
 
-    fn reason(&self) -> Option<&str> {
+    pub fn reason(&self) -> Option<&str> {
         match &self.state {
             ClusterState::Stale { reason, .. } => Some(reason),
             _ => None,
         }
     }
 
-    fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         self.status.report().problems.iter().map(ToString::to_string).collect()
     }
 }
