@@ -192,7 +192,7 @@ impl Server {
         let clusters = set(ResourceType::Cluster, clusters);
         let mut feed = Feed::new(Snapshot { epoch, clusters, ..Snapshot::empty() });
         let class = &mut *self.class.lock();
-        class.streams.iter().for_each(|(id, stream)| feed.take_over(*id, stream));
+        class.streams.values().for_each(|stream| feed.take_over(stream));
         class.feed = feed;
     }
 
