@@ -1,10 +1,11 @@
 //! `landbridge bootstrap`: the bootstrap of a stock Envoy, in the variants that were run against Envoy 1.40.
 
+mod listeners;
 mod render;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -90,6 +91,17 @@ pub struct BootstrapArgs {
     /// Port of Envoy's admin interface, on 127.0.0.1 only.
     #[arg(long, env = "LANDBRIDGE_ADMIN_PORT", default_value_t = 15000)]
     admin_port: u16,
+    /// Answers `/healthz/ready` on this port of all addresses: 200 once Envoy has a whole configuration. Istio's is 15021. Of a
+    /// sidecar: a gateway has such a port by its configuration.
+    #[arg(long, env = "LANDBRIDGE_STATUS_PORT")]
+    status_port: Option<u16>,
+    /// Passes the connections of a port on to an address, as they are, as PORT=HOST:PORT. Of a gateway, such as
+    /// 15012=istiod.istio-system.svc:15012 for the proxies of remote clusters.
+    #[arg(long, env = "LANDBRIDGE_FORWARD", value_delimiter = ',')]
+    forward: Vec<Forward>,
+    /// Where the bootstrap goes. Without it: to stdout.
+    #[arg(short, long, env = "LANDBRIDGE_BOOTSTRAP_OUT")]
+    out: Option<PathBuf>,
     /// Name of the mesh.
     #[arg(long, env = "ISTIO_META_MESH_ID", default_value = "cluster.local")]
     mesh_id: String,
@@ -128,6 +140,13 @@ struct HostPort {
     port: u16,
 }
 
+/// A port whose connections go elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Forward {
+    port: u16,
+    to: HostPort,
+}
+
 /// How the proxy proves who it is.
 #[derive(Clone, Debug)]
 enum Credential {
@@ -142,23 +161,24 @@ enum Credential {
 // === impl BootstrapArgs ===
 
 impl BootstrapArgs {
-    /// Prints the bootstrap on stdout. With a token or a client certificate it also writes the file that names it for
+    /// Prints the bootstrap on stdout, or writes it. With a token or a client certificate it also writes the file that names it for
     /// Envoy's file-based SDS, which is how stock Envoy notices that a credential was replaced.
     pub fn run(self) -> anyhow::Result<()> {
         Spiffe::new("cluster.local", &self.namespace, &self.service_account)?;
         if self.name.is_empty() || self.name.contains('~') || self.cluster_id.is_empty() {
             bail!("--name and --cluster-id must not be empty, and `~` separates the parts of a node's name");
         }
+        self.check_ports()?;
         let credential = self.credential()?;
         if let Some((path, content)) = render::sds_file(&credential) {
-            files::write_private(&path, to_yaml(&content).as_bytes())
-                .and_then(|()| readable_by_envoy(&path))
-                .with_context(|| {
-                    format!("write {}: name a directory that can be written with --sds-dir", path.display())
-                })?;
+            write_for_envoy(&path, &content, "--sds-dir")?;
             eprintln!("wrote {}: Envoy needs it beside its bootstrap", path.display());
         }
-        print!("{}", to_yaml(&render::bootstrap(&self, &credential)));
+        let bootstrap = render::bootstrap(&self, &credential);
+        match &self.out {
+            Some(path) => write_for_envoy(path, &bootstrap, "--out")?,
+            None => print!("{}", to_yaml(&bootstrap)),
+        }
         Ok(())
     }
 
@@ -183,15 +203,32 @@ impl BootstrapArgs {
         }
     }
 
+    /// Envoy takes the first of two listeners, and refuses the configuration with the other.
+    fn check_ports(&self) -> anyhow::Result<()> {
+        if self.kind == NodeKind::Gateway && self.status_port.is_some() {
+            bail!("a gateway answers on 15021 by its configuration: leave out --status-port");
+        }
+        let given = self.status_port.iter().copied().chain(self.forward.iter().map(|forward| forward.port));
+        let mut taken = BTreeSet::from([self.admin_port]);
+        for port in given {
+            if !taken.insert(port) {
+                bail!("port {port} is given twice by --admin-port, --status-port and --forward");
+            }
+        }
+        Ok(())
+    }
+
     fn labels(&self) -> BTreeMap<&str, &str> {
         self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 }
 
-/// The file only names paths, and Envoy runs as another user.
-fn readable_by_envoy(path: &std::path::Path) -> std::io::Result<()> {
+/// Neither file holds secrets, only their paths, and Envoy may run as another user.
+fn write_for_envoy(path: &Path, content: &serde_json::Value, flag: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+    files::write_private(path, to_yaml(content).as_bytes())
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)))
+        .with_context(|| format!("write {}: name a place that can be written with {flag}", path.display()))
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -217,6 +254,17 @@ impl std::str::FromStr for HostPort {
         };
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
         Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl std::str::FromStr for Forward {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("`{text}` is not PORT=HOST:PORT, such as 15012=istiod.istio-system.svc:15012");
+        let (port, to) = text.split_once('=').ok_or_else(bad)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(bad)?;
+        Ok(Self { port, to: to.parse()? })
     }
 }
 

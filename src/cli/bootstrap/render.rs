@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{BootstrapArgs, Credential, Interception, NodeKind, Protocol};
+use super::{BootstrapArgs, Credential, HostPort, Interception, NodeKind, Protocol, listeners};
 
 /// The cluster that Envoy reaches landbridge by; the name that Istio's own bootstrap uses.
 const XDS_CLUSTER: &str = "xds-grpc";
@@ -20,6 +20,13 @@ pub fn bootstrap(args: &BootstrapArgs, credential: &Credential) -> Value {
     };
     // A timeout of 0 means to wait for ever: Envoy must not go on with half a configuration.
     let over_ads = json!({ "ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s" });
+    let mut clusters = vec![xds_cluster(args, credential)];
+    clusters.extend(listeners::clusters(args));
+    let mut fixed = json!({ "clusters": clusters });
+    let own = listeners::listeners(args);
+    if !own.is_empty() {
+        fixed["listeners"] = own.into();
+    }
     json!({
         "node": node(args),
         "admin": { "address": socket_address("127.0.0.1", args.admin_port) },
@@ -37,7 +44,7 @@ pub fn bootstrap(args: &BootstrapArgs, credential: &Credential) -> Value {
             "cds_config": over_ads,
             "lds_config": over_ads,
         },
-        "static_resources": { "clusters": [xds_cluster(args, credential)] },
+        "static_resources": fixed,
     })
 }
 
@@ -106,8 +113,6 @@ fn node(args: &BootstrapArgs) -> Value {
 }
 
 fn xds_cluster(args: &BootstrapArgs, credential: &Credential) -> Value {
-    let address = &args.discovery_address;
-    let kind = if address.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let mut protocol = json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         // Pings find a control plane whose machine is gone; without them a stream can hang for minutes.
@@ -118,16 +123,26 @@ fn xds_cluster(args: &BootstrapArgs, credential: &Credential) -> Value {
     if let Credential::Token { file, sds } = credential {
         protocol["http_filters"] = inject_token(file, sds);
     }
+    let mut cluster = cluster(XDS_CLUSTER, &args.discovery_address);
+    cluster["typed_extension_protocol_options"] =
+        json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol });
+    // clap lets --root-cert be absent only with --plaintext.
+    if let Some(root) = args.root_cert.as_ref().filter(|_| !matches!(credential, Credential::Plaintext)) {
+        cluster["transport_socket"] = tls(args, root, credential);
+    }
+    cluster
+}
+
+/// A cluster of one address.
+pub fn cluster(name: &str, address: &HostPort) -> Value {
+    let kind = if address.host.parse::<IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" };
     let mut cluster = json!({
-        "name": XDS_CLUSTER,
+        "name": name,
         "type": kind,
         "connect_timeout": "1s",
         "lb_policy": "ROUND_ROBIN",
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol,
-        },
         "load_assignment": {
-            "cluster_name": XDS_CLUSTER,
+            "cluster_name": name,
             "endpoints": [{ "lb_endpoints": [{
                 "endpoint": { "address": socket_address(&address.host, address.port) },
             }]}],
@@ -135,10 +150,6 @@ fn xds_cluster(args: &BootstrapArgs, credential: &Credential) -> Value {
     });
     if kind == "STRICT_DNS" {
         cluster["dns_lookup_family"] = json!("V4_PREFERRED");
-    }
-    // clap lets --root-cert be absent only with --plaintext.
-    if let Some(root) = args.root_cert.as_ref().filter(|_| !matches!(credential, Credential::Plaintext)) {
-        cluster["transport_socket"] = tls(args, root, credential);
     }
     cluster
 }
@@ -209,7 +220,7 @@ fn inject_token(file: &Path, sds: &Path) -> Value {
     ])
 }
 
-fn socket_address(host: &str, port: u16) -> Value {
+pub fn socket_address(host: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": host, "port_value": port } })
 }
 

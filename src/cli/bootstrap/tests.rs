@@ -66,6 +66,9 @@ fn contradictory_arguments_are_refused() {
         ("--discovery-address ::1:15010 --plaintext", "HOST:PORT"),
         ("--discovery-address a:0 --plaintext", "HOST:PORT"),
         ("--discovery-address a:1 --plaintext --labels app", "key=value"),
+        ("--discovery-address a:1 --plaintext --forward 15012", "PORT=HOST:PORT"),
+        ("--discovery-address a:1 --plaintext --forward 0=a:1", "PORT=HOST:PORT"),
+        ("--discovery-address a:1 --plaintext --forward 15012=a", "HOST:PORT"),
     ] {
         let error = mk_args(&format!("sidecar {COMMON} {line}")).unwrap_err();
         assert!(error.contains(word), "{line}: {error}");
@@ -77,6 +80,34 @@ fn plaintext_has_no_tls_and_no_credential() {
     let line = format!("sidecar {COMMON} --plaintext --discovery-address 127.0.0.1:15010 --root-cert r");
     let text = to_yaml(&mk_bootstrap(&line).0);
     assert!(!text.contains("transport_socket") && !text.contains("credential"), "{text}");
+}
+
+#[test]
+fn a_port_is_given_once() {
+    let line = format!("sidecar {COMMON} --plaintext --discovery-address a:1");
+    let args = mk_args(&format!("{line} --status-port 15021 --forward 15012=a:1,15017=b:2")).unwrap();
+    args.check_ports().unwrap();
+    for twice in ["--status-port 15000", "--forward 1=a:1,1=b:1", "--status-port 7 --forward 7=a:1"] {
+        let error = mk_args(&format!("{line} {twice}")).unwrap().check_ports().unwrap_err();
+        assert!(error.to_string().contains("is given twice"), "{twice}: {error}");
+    }
+    let line = format!("gateway {COMMON} --plaintext --discovery-address a:1 --status-port 15021");
+    let error = mk_args(&line).unwrap().check_ports().unwrap_err();
+    assert!(error.to_string().contains("leave out --status-port"), "{error}");
+}
+
+#[test]
+fn probes_see_readiness_and_nothing_else() {
+    let line = format!("sidecar {COMMON} --plaintext --discovery-address a:1 --status-port 15021");
+    let (bootstrap, _) = mk_bootstrap(&line);
+    let listeners = bootstrap["static_resources"]["listeners"].as_array().unwrap();
+    assert_eq!(listeners.len(), 1);
+    assert_eq!(listeners[0]["address"]["socket_address"]["address"], "0.0.0.0");
+    let manager = &listeners[0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array().unwrap();
+    assert_eq!((routes.len(), &routes[0]["match"]["path"]), (1, &Value::from("/healthz/ready")));
+    let (none, _) = mk_bootstrap(&format!("sidecar {COMMON} --plaintext --discovery-address a:1"));
+    assert_eq!(none["static_resources"]["listeners"], Value::Null);
 }
 
 /// Each variant, as stock Envoy reads it.
@@ -99,6 +130,11 @@ fn a_real_envoy_accepts_every_variant() {
         format!("sidecar {COMMON} {tls} --token-file {} --protocol sotw --interception NONE", path("token")),
         format!("gateway {COMMON} {tls} --cert-file {} --key-file {}", path("root.pem"), path("key.pem")),
         format!("gateway {COMMON} --plaintext --discovery-address localhost:15010 --admin-port 15999"),
+        format!(
+            "gateway {COMMON} {tls} --token-file {} --forward 15012=istiod.istio-system.svc:15012,15017=10.96.0.9:443",
+            path("token")
+        ),
+        format!("sidecar {COMMON} {tls} --token-file {} --status-port 15021", path("token")),
     ];
     for line in variants {
         validate(&envoy, dir.path(), &line);
