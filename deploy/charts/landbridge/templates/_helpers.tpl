@@ -1,0 +1,72 @@
+{{- define "landbridge.labels" -}}
+app.kubernetes.io/name: landbridge
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: landbridge
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* istiod's: selectors and dashboards go by them. */}}
+{{- define "landbridge.selector" -}}
+app: istiod
+istio: pilot
+{{- end }}
+
+{{- define "landbridge.image" -}}
+{{- if contains "/" .Values.pilot.image -}}
+{{ .Values.pilot.image }}
+{{- else -}}
+{{ printf "%s/%s:%s" .Values.global.hub .Values.pilot.image (.Values.global.tag | default .Chart.AppVersion) }}
+{{- end -}}
+{{- end }}
+
+{{/* default:info is Istio's way to write it. */}}
+{{- define "landbridge.logLevel" -}}
+{{ .Values.global.logging.level | trimPrefix "default:" | trimPrefix "all:" | replace "warning" "warn" }}
+{{- end }}
+
+{{/* What people give, over what the chart knows. */}}
+{{- define "landbridge.meshConfig" -}}
+{{- $known := dict "rootNamespace" .Release.Namespace -}}
+{{- if .Values.global.meshID -}}
+{{- $_ := set $known "defaultConfig" (dict "meshId" .Values.global.meshID) -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $known (deepCopy .Values.meshConfig)) -}}
+{{- end }}
+
+{{/* What a control plane reads of a cluster that is not its own, and how it knows that cluster's tokens. */}}
+{{- define "landbridge.readRules" -}}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [nodes, pods, serviceaccounts, services]
+  verbs: [list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- nonResourceURLs: [/readyz]
+  verbs: [get]
+{{- end }}
+
+{{/* The roots that proxies trust, in every namespace. A list of one name needs the name in its request, as landbridge makes it. */}}
+{{- define "landbridge.writeRules" -}}
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [istio-ca-root-cert]
+  verbs: [get, list, watch, patch]
+{{- end }}
+
+{{/* Which replica writes; in istio-system only. */}}
+{{- define "landbridge.leaderRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, update]
+{{- end }}
