@@ -29,6 +29,8 @@ enum Command {
     CreateRemoteSecret(Box<cli::remote_secret::RemoteSecretArgs>),
     /// Show the registered clusters: synced or stale, from which secret, and what was wrong last.
     RemoteClusters(cli::remote_clusters::RemoteClustersArgs),
+    /// Turn an IstioOperator file into values of landbridge's Helm charts.
+    ConvertOperator(cli::operator::OperatorArgs),
     /// Show which endpoints of a service a proxy gets, and why not the others.
     Endpoints(cli::endpoints::EndpointsArgs),
     /// Show the services of every cluster, and those that several have: as a table, JSON or a picture.
@@ -48,6 +50,7 @@ impl Args {
             Command::ProxyStatus(args) => args.run(),
             Command::CreateRemoteSecret(args) => args.run(),
             Command::RemoteClusters(args) => args.run(),
+            Command::ConvertOperator(args) => args.run(),
             Command::Endpoints(args) => args.run(),
             Command::ServiceMap(args) => args.run(),
         }

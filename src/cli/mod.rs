@@ -7,6 +7,7 @@ pub mod ca;
 pub mod duration;
 pub mod endpoints;
 pub mod inspect;
+pub mod operator;
 pub mod proxy_status;
 pub mod remote_clusters;
 pub mod remote_secret;
