@@ -87,4 +87,12 @@ if [[ ${1:-} != demo ]] && ! scripts/kubernetes.sh; then
     say "going on without: tests with real Kubernetes API servers will be SKIPPED"
   fi
 fi
+# The charts are tested with Helm.
+if [[ ${1:-} != demo && ${1:-} != playground ]] && ! scripts/helm.sh; then
+  if [[ -n ${CI:-} ]]; then
+    missing+=("helm, which Go builds (see above)")
+  else
+    say "going on without: tests of the Helm charts will be SKIPPED"
+  fi
+fi
 finish

@@ -9,6 +9,7 @@
 //! ServiceAccounts themselves, and a namespace's deletion does not finish. So a test decides every event.
 
 pub mod binaries;
+pub mod charts;
 pub mod client;
 pub mod cluster;
 pub mod crds;
@@ -38,6 +39,15 @@ pub fn cluster_test(name: &str, body: impl AsyncFnOnce(&Binaries, PathBuf) -> Re
 pub fn cluster_lab_test(name: &str, body: impl AsyncFnOnce(&Binaries, PathBuf) -> Result<()>) {
     let Some(binaries) = binaries_or_skip(name) else { return };
     means::lab_test(name, || run(name, &binaries, body));
+}
+
+/// As [`cluster_test`], with Helm; without it, the test is skipped as loudly.
+pub fn chart_test(name: &str, body: impl AsyncFnOnce(&Binaries, &charts::Helm, PathBuf) -> Result<()>) {
+    let home = binaries::repository().join("target/helm").join(name.replace("::", "-"));
+    match charts::Helm::find(&home) {
+        Ok(helm) => cluster_test(name, async |binaries, folder| body(binaries, &helm, folder).await),
+        Err(error) => means::skip(name, &format!("{error:#}")),
+    }
 }
 
 fn binaries_or_skip(name: &str) -> Option<Binaries> {

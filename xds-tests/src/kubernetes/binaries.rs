@@ -1,4 +1,4 @@
-//! Where `scripts/kubernetes.sh` put the API server and kubectl.
+//! Where `scripts/go-build.sh` put the API server, kubectl and Helm.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::digest;
 
-/// The Go module that builds them, and the files that its build is named after.
-const MODULE: &str = "xds-tests/kubernetes";
-const SOURCES: [&str; 4] = ["go.mod", "go.sum", "kube-apiserver/main.go", "kubectl/main.go"];
+/// A Go module of this crate, and the files that its build is named after.
+struct Module {
+    name: &'static str,
+    folder: &'static str,
+    sources: &'static [&'static str],
+}
+
+const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    folder: "xds-tests/kubernetes",
+    sources: &["go.mod", "go.sum", "kube-apiserver/main.go", "kubectl/main.go"],
+};
+const HELM: Module = Module { name: "helm", folder: "xds-tests/helm", sources: &["go.mod", "go.sum"] };
 
 /// A real API server with etcd inside, and the kubectl of the same release.
 #[derive(Clone, Debug)]
@@ -20,23 +30,32 @@ pub struct Binaries {
 impl Binaries {
     /// Those that were built from the module as it is now in `repository`.
     pub fn find(repository: &Path) -> Result<Self> {
+        let program = |name| KUBERNETES.program(repository, name);
+        Ok(Self { apiserver: program("kube-apiserver")?, kubectl: program("kubectl")? })
+    }
+}
+
+/// Helm, as it was built from the module as it is now in `repository`.
+pub fn helm(repository: &Path) -> Result<PathBuf> {
+    HELM.program(repository, "helm")
+}
+
+impl Module {
+    fn program(&self, repository: &Path, name: &str) -> Result<PathBuf> {
         let mut sources = digest::Context::new(&digest::SHA256);
-        for name in SOURCES {
-            let path = repository.join(MODULE).join(name);
+        for source in self.sources {
+            let path = repository.join(self.folder).join(source);
             sources.update(&std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
         }
         let hash = sources.finish().as_ref()[..8].iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}"); // writing to a String does not fail
             text
         });
-        let home = repository.join(format!(".deps/kubernetes-{hash}"));
-        let found = Self { apiserver: home.join("kube-apiserver"), kubectl: home.join("kubectl") };
-        for binary in [&found.apiserver, &found.kubectl] {
-            if !binary.is_file() {
-                bail!("no Kubernetes API server at {}: run `make setup` (it needs Go)", binary.display());
-            }
+        let program = repository.join(format!(".deps/{}-{hash}", self.name)).join(name);
+        if !program.is_file() {
+            bail!("there is no {name} at {}: run `make setup` (it needs Go)", program.display());
         }
-        Ok(found)
+        Ok(program)
     }
 }
 

@@ -101,7 +101,8 @@ pub fn parse_folder(folder: &Path) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-fn parse(yaml: &str) -> Result<Vec<Value>> {
+/// The objects of a YAML text, in its order.
+pub fn parse(yaml: &str) -> Result<Vec<Value>> {
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(yaml).context("parse YAML")?;
     objects.retain(|object| !object.is_null());
     Ok(objects)

@@ -2,6 +2,7 @@
 //!
 //! Needs the API server that `make setup` builds with Go; without it the tests are skipped with a loud line, except in CI.
 
+mod charts;
 mod failover;
 mod fixture;
 mod joining;
