@@ -1,6 +1,8 @@
 //! `/debug/endpoints`: which endpoints of a service a proxy gets, why it does not get the others, and what stands for what
 //! lies behind a gateway. The answer comes from the function that makes the bytes, so it cannot differ from them.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State as Extracted, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,9 +14,12 @@ use super::{
     lookup::resolve,
     proxies::{self, Found},
     registryz::protocol,
+    topology::seconds_since,
 };
 use crate::{
     model::{
+        ClusterId,
+        change::ClusterState,
         endpoint::Endpoint,
         service::{Port, Resolution, Service},
     },
@@ -88,6 +93,9 @@ pub struct Chosen {
     pub health: String,
     /// Whether mutual TLS is spoken to it.
     pub mtls: bool,
+    /// For how long its cluster has been away, if it is: it is as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_seconds: Option<u64>,
     /// The pod, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -110,6 +118,9 @@ pub struct NotChosen {
     pub locality: String,
     /// In words.
     pub health: String,
+    /// For how long its cluster has been away, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_seconds: Option<u64>,
     /// The pod.
     pub pod: String,
     /// For scripts: `no-gateway`, `no-mtls`, `not-ready`, …
@@ -170,14 +181,15 @@ fn of_port(state: &State, found: &Found, service: &Service, port: &Port) -> Port
     let assignment = assign(&state.index, &found.view, service, port, None, sni_dnat);
     let named = if sni_dnat { name::sni_dnat } else { name::outbound };
     let Assignment { groups, excluded, .. } = &assignment;
-    let chosen = |group, member| chosen(group, member, assignment.cohort(member));
+    let ages = Ages::of(state);
+    let chosen = |group, member| chosen(group, member, assignment.cohort(member), &ages);
     PortEndpoints {
         port: port.number,
         name: port.name.to_string(),
         protocol: protocol(port.protocol),
         envoy_cluster: named(port.number, "", &service.key.host).to_string(),
         endpoints: groups.iter().flat_map(|g| g.members.iter().map(move |m| chosen(g, m))).collect(),
-        excluded: excluded.iter().map(|(endpoint, reason)| not_chosen(*endpoint, reason)).collect(),
+        excluded: excluded.iter().map(|(endpoint, reason)| not_chosen(*endpoint, reason, &ages)).collect(),
     }
 }
 
@@ -185,17 +197,39 @@ fn address(endpoint: Endpoint) -> String {
     std::net::SocketAddr::new(endpoint.address(), endpoint.port()).to_string()
 }
 
-fn chosen(group: &Group, member: &Member, cohort: &Cohort) -> Chosen {
-    let (cluster, network, pod, stands_for) = match &cohort.origin {
+/// For how long clusters have been away; those that are.
+pub struct Ages(BTreeMap<ClusterId, u64>);
+
+impl Ages {
+    /// As of now.
+    pub fn of(state: &State) -> Self {
+        let age = |(id, state): (&ClusterId, &ClusterState)| match state {
+            ClusterState::Stale { since, .. } => Some((id.clone(), seconds_since(*since))),
+            ClusterState::Synced | ClusterState::Syncing => None,
+        };
+        Self(state.index.clusters().filter_map(age).collect())
+    }
+
+    /// In seconds.
+    pub fn get(&self, cluster: &ClusterId) -> Option<u64> {
+        self.0.get(cluster).copied()
+    }
+}
+
+fn chosen(group: &Group, member: &Member, cohort: &Cohort, ages: &Ages) -> Chosen {
+    let (cluster, stale_seconds, network, pod, stands_for) = match &cohort.origin {
         Origin::Endpoint { workload, .. } => {
             let pod = member.endpoint.map(|endpoint| endpoint.name().into_owned());
-            (workload.cluster.to_string(), workload.network.to_string(), pod, None)
+            let age = ages.get(&workload.cluster);
+            (workload.cluster.to_string(), age, workload.network.to_string(), pod, None)
         }
         Origin::Gateway { gateway, behind } => {
+            // Of several clusters behind one gateway, the one that was seen last.
+            let ages = behind.iter().map(|e| ages.get(&e.workload().cluster)).min().flatten();
             let mut behind: Vec<_> = behind.iter().map(|e| address(*e)).collect();
             behind.sort();
             behind.dedup();
-            (gateway.cluster.to_string(), gateway.network.to_string(), None, Some(behind))
+            (gateway.cluster.to_string(), ages, gateway.network.to_string(), None, Some(behind))
         }
     };
     Chosen {
@@ -207,12 +241,13 @@ fn chosen(group: &Group, member: &Member, cohort: &Cohort) -> Chosen {
         weight: member.weight,
         health: health(member.health).to_owned(),
         mtls: cohort.mtls,
+        stale_seconds,
         pod,
         stands_for,
     }
 }
 
-fn not_chosen(endpoint: Endpoint, why: &Excluded) -> NotChosen {
+fn not_chosen(endpoint: Endpoint, why: &Excluded, ages: &Ages) -> NotChosen {
     let workload = endpoint.workload();
     let mut details = serde_json::to_value(why).unwrap_or_default();
     let reason = details.as_object_mut().and_then(|fields| fields.remove("reason"));
@@ -222,6 +257,7 @@ fn not_chosen(endpoint: Endpoint, why: &Excluded) -> NotChosen {
         network: workload.network.to_string(),
         locality: workload.locality.to_string(),
         health: health(endpoint.health()).to_owned(),
+        stale_seconds: ages.get(&workload.cluster),
         pod: endpoint.name().into_owned(),
         reason: reason.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
         details,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     AdminState,
     answer::{Answer, Asked, Refusal, json},
+    endpoints::Ages,
 };
 use crate::model::{
     Labels,
@@ -34,6 +35,9 @@ struct Entry<'a> {
     endpoint_port: u16,
     service_port_name: &'a str,
     health_status: &'static str,
+    /// For how long its cluster has been away, if it is; istiod cannot tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_seconds: Option<u64>,
     lb_weight: u32,
     network: &'a str,
     locality: Place<'a>,
@@ -66,13 +70,14 @@ pub fn health(health: Health) -> &'static str {
     }
 }
 
-fn entry(endpoint: Endpoint<'_>) -> Entry<'_> {
+fn entry<'a>(endpoint: Endpoint<'a>, ages: &Ages) -> Entry<'a> {
     let workload = endpoint.workload();
     Entry {
         addresses: [endpoint.address().to_string()],
         endpoint_port: endpoint.port(),
         service_port_name: endpoint.port_name(),
         health_status: health(endpoint.health()),
+        stale_seconds: ages.get(&workload.cluster),
         lb_weight: workload.weight,
         network: workload.network.as_str(),
         locality: Place { label: workload.locality.to_string(), cluster: workload.cluster.as_str() },
@@ -88,9 +93,12 @@ fn entry(endpoint: Endpoint<'_>) -> Entry<'_> {
 
 /// All endpoints; `?namespace=` and `?service=` (a part of the host) narrow.
 pub async fn endpointz(State(admin): State<AdminState>, params: Asked) -> Answer {
-    let all: Vec<(ServiceKey, Arc<ServiceEndpoints>)> = admin
+    let (all, ages): (Vec<(ServiceKey, Arc<ServiceEndpoints>)>, _) = admin
         .inspector
-        .ask(|state| state.index.all_endpoints().map(|(k, e)| (k.clone(), e.clone())).collect())
+        .ask(|state| {
+            let all = state.index.all_endpoints().map(|(k, e)| (k.clone(), e.clone()));
+            (all.collect(), Ages::of(state))
+        })
         .await
         .ok_or_else(Refusal::no_pipeline)?;
     let mut table = Table::new();
@@ -102,7 +110,10 @@ pub async fn endpointz(State(admin): State<AdminState>, params: Asked) -> Answer
         }
         let mut shards: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (cluster, shard) in endpoints.shards() {
-            shards.entry(format!("Kubernetes/{cluster}")).or_default().extend(shard.iter().map(entry));
+            shards
+                .entry(format!("Kubernetes/{cluster}"))
+                .or_default()
+                .extend(shard.iter().map(|e| entry(e, &ages)));
         }
         let entry = Shards { shards, accounts: endpoints.identities().collect() };
         table.entry(&key.host).or_default().insert(&key.namespace, entry);

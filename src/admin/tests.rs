@@ -56,7 +56,9 @@ async fn endpoints_are_listed_per_cluster_with_all_they_carry() {
     assert_eq!(east["Locality"]["Label"], "us-east-1/us-east-1a");
     assert_eq!((&east["TLSMode"], &east["HealthStatus"]), (&"istio".into(), &"Healthy".into()));
     assert_eq!(east["ServiceAccount"], "spiffe://cluster.local/ns/production/sa/backend");
-    assert_eq!(shards["Shards"]["Kubernetes/west"].as_array().map(Vec::len), Some(2));
+    let west = &shards["Shards"]["Kubernetes/west"];
+    assert_eq!(west.as_array().map(Vec::len), Some(2));
+    assert!(east["StaleSeconds"].is_null() && west[0]["StaleSeconds"].as_u64() >= Some(90), "{shards:#}");
 }
 
 #[tokio::test]
@@ -162,6 +164,7 @@ async fn each_endpoint_of_a_service_is_given_or_has_a_reason() {
         // The other cluster's pods are in another network: their gateway stands for both.
         assert_eq!((&given[1]["address"], &given[1]["weight"]), (&"203.0.113.2:15443".into(), &2.into()));
         assert_eq!(given[1]["standsFor"], serde_json::json!(["10.20.0.1:8080", "10.20.0.2:8080"]));
+        assert!(given[0]["staleSeconds"].is_null() && given[1]["staleSeconds"].as_u64() >= Some(90));
         assert_eq!(port["envoyCluster"], "outbound|80||backend.production.svc.cluster.local");
     }
     // Seen from a place that knows no way into the network, each endpoint has its reason.

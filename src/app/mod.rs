@@ -53,6 +53,7 @@ use crate::{
     model::{
         ClusterId,
         change::{Batch, ClusterState},
+        staleness::StalePolicies,
     },
     pipeline::{Inspector, Pipeline},
     registry::{Settings as RegistrySettings, Snapshots, kubernetes::Allowed},
@@ -76,6 +77,8 @@ pub struct Config {
     pub clusters: BTreeMap<ClusterId, Place>,
     /// How long the first read of another cluster may take before it counts as away; none: for ever.
     pub remote_cluster_timeout: Option<Duration>,
+    /// What is done to the endpoints of clusters that are away.
+    pub stale_clusters: StalePolicies,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
     /// Where the self-signed root, the development issuer's key and the snapshots of clusters are kept.
@@ -142,6 +145,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let (changes, batches) = mpsc::channel::<Batch>(QUEUED_BATCHES);
     let awaited: BTreeSet<_> = config.clusters.keys().cloned().collect();
     let (pipeline, mut complete) = Pipeline::new(options(&config), awaited, batches, commands, inspections);
+    let pipeline = pipeline.with_stale_policies(config.stale_clusters.clone());
     tasks.spawn("pipeline", pipeline.run());
     let mut clusters = Clusters::new(
         config.cluster_id.clone(),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{
     admin::{AdminArgs, Output},
-    table::Table,
+    table::{Table, age},
 };
 use crate::admin::endpoints::{Chosen, Endpoints, PortEndpoints};
 
@@ -71,26 +71,31 @@ fn of_port(port: &PortEndpoints) -> String {
             "PRIORITY",
             "WEIGHT",
             "HEALTH",
+            "STALE",
             "MTLS",
             "STANDS FOR",
         ]);
         for e in &port.endpoints {
             let mtls = if e.mtls { "yes" } else { "no" };
             let [priority, weight] = [e.priority, e.weight].map(|n| n.to_string());
-            let head = [&e.address, &e.cluster, &e.network, &e.locality, &priority, &weight, &e.health]
-                .map(Clone::clone);
+            let stale = e.stale_seconds.map(age).unwrap_or_default();
+            let head =
+                [&e.address, &e.cluster, &e.network, &e.locality, &priority, &weight, &e.health, &stale]
+                    .map(Clone::clone);
             table.row(head.into_iter().chain([mtls.to_owned(), stands_for(e)]));
         }
         let _ = write!(text, "{table}");
     }
     if !port.excluded.is_empty() {
         let _ = writeln!(text, "\nnot given to this proxy: {}", port.excluded.len());
-        let mut table =
-            Table::new(&["ADDRESS", "CLUSTER", "NETWORK", "LOCALITY", "HEALTH", "POD", "REASON", "WHY"]);
+        let mut table = Table::new(&[
+            "ADDRESS", "CLUSTER", "NETWORK", "LOCALITY", "HEALTH", "STALE", "POD", "REASON", "WHY",
+        ]);
         for e in &port.excluded {
-            let cells =
-                [&e.address, &e.cluster, &e.network, &e.locality, &e.health, &e.pod, &e.reason, &e.message];
-            table.row(cells.map(Clone::clone));
+            let stale = e.stale_seconds.map(age).unwrap_or_default();
+            let place = [&e.address, &e.cluster, &e.network, &e.locality, &e.health];
+            let cells = place.into_iter().chain([&stale, &e.pod, &e.reason, &e.message]);
+            table.row(cells.cloned());
         }
         let _ = write!(text, "{table}");
     }
@@ -122,7 +127,7 @@ mod tests {
                     { "address": "10.10.0.1:8080", "cluster": "east", "network": "net-east", "locality": "r/z",
                       "priority": 0, "weight": 1, "health": "Healthy", "mtls": true, "pod": "backend-1" },
                     { "address": "203.0.113.2:15443", "cluster": "west", "network": "net-west", "locality": "s/z",
-                      "priority": 1, "weight": 2, "health": "Healthy", "mtls": true,
+                      "priority": 1, "weight": 2, "health": "Healthy", "mtls": true, "staleSeconds": 700,
                       "standsFor": ["10.20.0.1:8080", "10.20.0.2:8080"] }
                 ],
                 "excluded": [{ "address": "10.20.0.3:8080", "cluster": "west", "network": "net-west", "locality": "",
@@ -134,6 +139,7 @@ mod tests {
             "as seen by web-1.production (cluster east, network net-east, locality unknown)",
             "gateway for 2 endpoints: 10.20.0.1:8080, 10.20.0.2:8080",
             "pod backend-1",
+            "11m",
             "not given to this proxy: 1",
             "not-ready",
         ] {

@@ -13,6 +13,7 @@ pub mod remote_clusters;
 pub mod remote_secret;
 pub mod serve;
 pub mod service_map;
+mod stale_cluster;
 pub mod table;
 pub mod token;
 mod yaml;

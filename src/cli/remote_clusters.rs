@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     admin::{AdminArgs, Output},
-    table::Table,
+    table::{Table, age},
 };
 use crate::admin::{API_VERSION, topology::Cluster};
 
@@ -54,16 +54,6 @@ fn list(clusters: &[Cluster]) -> Table {
         ]);
     }
     table
-}
-
-/// `59s`, `5m`, `3h`, `9d`: as kubectl shows ages.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]

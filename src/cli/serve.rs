@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr, path::PathBuf,
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
-use super::{bytes, duration};
+use super::{bytes, duration, stale_cluster};
 use crate::{
     app::{self, Config, clusters::Place},
     model::ClusterId,
@@ -31,6 +31,12 @@ pub struct ServeArgs {
     /// Proxies are answered although another cluster could not be read for so long; 0s: never.
     #[arg(long, env = "PILOT_REMOTE_CLUSTER_TIMEOUT", default_value = "30s", value_parser = duration::parse)]
     remote_cluster_timeout: Duration,
+    /// What is done to the endpoints of clusters that are away, as NAME=EFFECTS; NAME * is every cluster that is not named. `keep`
+    /// (the default): they stay as they are. `deprioritise:30s`: after this time they are used only where nothing else is
+    /// healthy. `withdraw:10m`: after this time they are taken from clients that have healthy ones elsewhere. Such as
+    /// west=deprioritise:30s,withdraw:10m. A cluster's own proxies are left alone.
+    #[arg(long, env = "LANDBRIDGE_STALE_CLUSTER", value_delimiter = ';', value_parser = stale_cluster::parse)]
+    stale_cluster: Vec<stale_cluster::Given>,
     /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
     #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
     insecure_remote_kubeconfig_options: Vec<Insecure>,
@@ -139,6 +145,7 @@ impl ServeArgs {
             kube,
             files,
             remote_cluster_timeout,
+            stale_cluster,
             insecure_remote_kubeconfig_options,
             state_dir,
             ca_dir,
@@ -178,6 +185,7 @@ impl ServeArgs {
             cluster_id,
             clusters,
             remote_cluster_timeout: Some(remote_cluster_timeout).filter(|t| !t.is_zero()),
+            stale_clusters: stale_cluster::policies(stale_cluster)?,
             remote_kubeconfigs: Allowed {
                 exec: insecure_remote_kubeconfig_options.iter().any(|o| matches!(o, Insecure::Exec)),
             },

@@ -90,6 +90,16 @@ pub fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
+/// `59s`, `5m`, `3h`, `9d`: as kubectl shows ages.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,7 @@ use crate::model::{
     mesh::MeshConfig,
     peer_authentication::MtlsMode,
     service::{ExportTo, Service, ServiceKey},
+    staleness::Treatment,
     workload::Workload,
 };
 
@@ -73,6 +74,8 @@ pub struct Index {
     peers: peers::Peers,
     counts: scope::Counts,
     discriminators: scope::Discriminators,
+    /// Clusters whose endpoints are not simply kept.
+    treatments: BTreeMap<ClusterId, Treatment>,
     no_endpoints: ServiceEndpoints,
 }
 
@@ -93,6 +96,7 @@ impl Index {
             peers: peers::Peers::default(),
             counts: scope::Counts::default(),
             discriminators: scope::Discriminators::default(),
+            treatments: BTreeMap::new(),
             no_endpoints: ServiceEndpoints::default(),
         }
     }
@@ -101,6 +105,9 @@ impl Index {
     pub fn update(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
         let mut touched = inputs::Touched::default();
         for change in changes {
+            if let Change::Forget(id) = &change {
+                self.treatments.remove(id);
+            }
             self.inputs.apply(change, &self.options.config_cluster, &mut touched);
         }
         touched.follow_nodes(&self.inputs);
@@ -157,7 +164,28 @@ impl Index {
         delta
     }
 
+    /// Does something to the endpoints of clusters, and tells what has to be built again: assignments that have some of them.
+    pub fn treat(&mut self, treatments: impl IntoIterator<Item = (ClusterId, Treatment)>) -> Delta {
+        let mut delta = Delta::default();
+        for (id, treatment) in treatments {
+            let before = self.treatments.insert(id.clone(), treatment).unwrap_or_default();
+            if treatment == Treatment::Keep {
+                self.treatments.remove(&id);
+            }
+            if let Some(cluster) = self.inputs.clusters.get(&id).filter(|_| before != treatment) {
+                let services = cluster.slices.iter().map(|s| (s.namespace.clone(), s.service.clone()));
+                delta.endpoints.extend(services.map(|name| self.service_key(&name)));
+            }
+        }
+        delta
+    }
+
     // === what builders and views read ===
+
+    /// What is done to the endpoints of a cluster.
+    pub fn treatment(&self, cluster: &ClusterId) -> Treatment {
+        self.treatments.get(cluster).copied().unwrap_or_default()
+    }
 
     /// What the operator chose.
     pub fn options(&self) -> &Options {

@@ -17,6 +17,7 @@ pub mod remote_secret;
 pub mod selector;
 pub mod service;
 pub mod slice;
+pub mod staleness;
 pub mod workload;
 
 pub use change::{Batch, Change, Kind, Object, ObjectKey};

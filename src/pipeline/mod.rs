@@ -4,21 +4,25 @@
 //! changes, attaches, nacks -> index.update -> Delta -> layers: build what is dirty -> classes: publish snapshots
 //! ```
 //!
-//! There is no timer: the first change goes at once, and what arrives while it is being worked on is the next batch.
+//! Nothing waits for a timer: the first change goes at once, and what arrives while it is being worked on is the next batch.
+//! Only what the staleness of a cluster does to its endpoints begins at a time of its own ([`staleness`]).
 
 mod classes;
 mod layer;
 mod layers;
+mod staleness;
 mod units;
 
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod oracle_stale;
+#[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeSet,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 pub use classes::Classes;
@@ -26,11 +30,13 @@ pub use layers::{Layers, Rejection};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
+use self::staleness::Staleness;
 use crate::{
     index::{Delta, Index, Options},
     model::{
         Change, ClusterId,
         change::{Batch, ClusterState},
+        staleness::{StalePolicies, Treatment},
     },
     snapshot::Command,
 };
@@ -76,6 +82,7 @@ pub struct Pipeline {
     /// Clusters that must have been read once before any proxy is told anything.
     awaited: BTreeSet<ClusterId>,
     waiting: Vec<Command>,
+    staleness: Staleness,
     ready: watch::Sender<bool>,
 }
 
@@ -101,6 +108,16 @@ impl State {
         self.totals.batches += 1;
         self.totals.changes += changes.len() as u64;
         let delta = self.index.update(changes);
+        if !delta.is_empty() {
+            self.commit(&delta, event);
+        }
+        self.totals.busy += started.elapsed().as_secs_f64();
+    }
+
+    /// Does something to the endpoints of clusters that are away, or were.
+    pub fn treat(&mut self, treatments: Vec<(ClusterId, Treatment)>, event: Instant) {
+        let started = Instant::now();
+        let delta = self.index.treat(treatments);
         if !delta.is_empty() {
             self.commit(&delta, event);
         }
@@ -144,7 +161,14 @@ impl Pipeline {
     ) -> (Self, watch::Receiver<bool>) {
         let (ready, is_ready) = watch::channel(false);
         let state = State::new(options);
-        (Self { state, changes, commands, inspections, awaited, waiting: Vec::new(), ready }, is_ready)
+        let staleness = Staleness::new(StalePolicies::default(), Instant::now());
+        let waiting = Vec::new();
+        (Self { state, changes, commands, inspections, awaited, waiting, staleness, ready }, is_ready)
+    }
+
+    /// What is done to clusters that are away; by default nothing.
+    pub fn with_stale_policies(self, policies: StalePolicies) -> Self {
+        Self { staleness: Staleness::new(policies, Instant::now()), ..self }
     }
 
     /// Runs until every sender of changes and commands is gone.
@@ -155,6 +179,7 @@ impl Pipeline {
                 Some(inspection) = self.inspections.recv() => inspection(&self.state),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(batch) = self.changes.recv() => self.on_batch(batch),
+                () = until(self.staleness.next()), if self.staleness.next().is_some() => self.on_due(),
                 else => return,
             }
         }
@@ -180,9 +205,27 @@ impl Pipeline {
         }
         self.note_clusters(&changes);
         let count = changes.len();
+        let treated = self.staleness.note(&changes, Instant::now(), SystemTime::now());
         self.state.apply(changes, event);
+        self.treat(treated, event);
         debug!(changes = count, elapsed = ?event.elapsed(), "batch committed");
         self.become_ready();
+    }
+
+    fn on_due(&mut self) {
+        let now = Instant::now();
+        let treated = self.staleness.due(now);
+        self.treat(treated, now);
+    }
+
+    fn treat(&mut self, treated: Vec<(ClusterId, Treatment)>, event: Instant) {
+        if treated.is_empty() {
+            return;
+        }
+        for (cluster, treatment) in &treated {
+            info!(%cluster, ?treatment, "endpoints of the cluster are treated by --stale-cluster");
+        }
+        self.state.treat(treated, event);
     }
 
     /// A cluster that joins before the others are read is awaited with them, and one that is taken away is not.
@@ -216,6 +259,13 @@ impl Pipeline {
                 self.state.command(command);
             }
         }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

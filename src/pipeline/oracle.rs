@@ -35,6 +35,7 @@ use crate::{
         node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
         peer_authentication::{MtlsMode, PeerAuthentication},
         port::{TargetPort, Transport},
+        staleness::Treatment,
     },
     snapshot::{Command, Encoded, Nack, ResourceType, Snapshot, StreamId},
 };
@@ -46,10 +47,11 @@ const ROOT: &str = "istio-system";
 
 /// One step of a history. The small numbers choose among a few variants of each thing.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Put(usize, Thing, u8),
     Remove(usize, Thing),
     Forget(usize),
+    Treat(usize, Treatment),
     Attach(u8),
     Detach(usize),
     Nack(usize, ResourceType, usize),
@@ -57,7 +59,7 @@ enum Step {
 
 /// An object that histories are about.
 #[derive(Clone, Copy, Debug)]
-enum Thing {
+pub(super) enum Thing {
     Namespace,
     Node(u8),
     Service(usize, usize),
@@ -70,7 +72,7 @@ enum Thing {
     Peer(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let namespace = 0..NAMESPACES.len();
     let name = 0..NAMES.len();
     let thing = prop_oneof![
@@ -87,10 +89,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let cluster = 0..CLUSTERS.len();
     let kind = prop::sample::select(ResourceType::ALL.to_vec());
+    let treatment = prop::sample::select(vec![Treatment::Keep, Treatment::Deprioritise, Treatment::Withdraw]);
     let step = prop_oneof![
         12 => (cluster.clone(), thing.clone(), 0..6u8).prop_map(|(c, t, v)| Step::Put(c, t, v)),
         3 => (cluster.clone(), thing).prop_map(|(c, t)| Step::Remove(c, t)),
-        1 => cluster.prop_map(Step::Forget),
+        1 => cluster.clone().prop_map(Step::Forget),
+        1 => (cluster, treatment).prop_map(|(c, t)| Step::Treat(c, t)),
         3 => (0..6u8).prop_map(Step::Attach),
         1 => (0..8usize).prop_map(Step::Detach),
         1 => (0..8usize, kind, 0..50usize).prop_map(|(s, k, n)| Step::Nack(s, k, n)),
@@ -123,7 +127,7 @@ fn port(name: &str, number: u16, target: u16) -> ServicePort {
     }
 }
 
-fn identify(cluster: usize, thing: Thing) -> ObjectKey {
+pub(super) fn identify(cluster: usize, thing: Thing) -> ObjectKey {
     let rule_name = |n: usize| format!("rule-{n}");
     match thing {
         Thing::Namespace => key(cluster, Kind::Namespace, "", ROOT),
@@ -141,7 +145,7 @@ fn identify(cluster: usize, thing: Thing) -> ObjectKey {
     }
 }
 
-fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
+pub(super) fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
     let c = CLUSTERS[cluster];
     match thing {
         Thing::Namespace => {
@@ -363,7 +367,7 @@ fn proxy(variant: u8) -> Proxy {
 
 // === the two worlds ===
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         config_cluster: ClusterId::from("east"),
         failover_by_default: true,
@@ -371,18 +375,19 @@ fn options() -> Options {
     }
 }
 
-fn attach(state: &mut State, id: u64, variant: u8) {
+pub(super) fn attach(state: &mut State, id: u64, variant: u8) {
     let (answer, _answered) = oneshot::channel();
     state.command(Command::Attach(StreamId(id), Arc::new(proxy(variant)), answer));
 }
 
-fn snapshots(state: &State) -> HashMap<StreamId, Arc<Snapshot>> {
+pub(super) fn snapshots(state: &State) -> HashMap<StreamId, Arc<Snapshot>> {
     state.classes.proxies().map(|(id, _, _, snapshot)| (id, snapshot)).collect()
 }
 
 fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
     let mut state = State::new(options());
     let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+    let mut treatments: BTreeMap<ClusterId, Treatment> = BTreeMap::new();
     let mut attached: Vec<(u64, u8)> = Vec::new();
     let mut refused = Vec::new();
     for (now, step) in history.into_iter().enumerate() {
@@ -400,7 +405,13 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Forget(cluster) => {
                 let id = ClusterId::from(CLUSTERS[cluster]);
                 objects.retain(|key, _| key.cluster != id);
+                treatments.remove(&id);
                 state.apply(vec![Change::Forget(id)], Instant::now());
+            }
+            Step::Treat(cluster, treatment) => {
+                let id = ClusterId::from(CLUSTERS[cluster]);
+                treatments.insert(id.clone(), treatment);
+                state.treat(vec![(id, treatment)], Instant::now());
             }
             Step::Attach(variant) => {
                 attach(&mut state, now as u64, variant);
@@ -427,6 +438,7 @@ fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
 
     let mut fresh = State::new(options());
     fresh.apply(objects.into_iter().map(|(k, o)| Change::Upsert(k, o)).collect(), Instant::now());
+    fresh.treat(treatments.into_iter().collect(), Instant::now());
     for (id, variant) in &attached {
         attach(&mut fresh, *id, *variant);
     }

@@ -159,7 +159,7 @@ impl Feed {
         if self.shared.renewed.lock().len() > self.followers.len() {
             self.take_over_interests();
         }
-        if self.followers.len() % BLOCK == 0 {
+        if self.followers.len().is_multiple_of(BLOCK) {
             let last = self.followers.values().skip(self.blocks.len() * BLOCK);
             self.blocks.push(Block::of(last.map(|link| &link.interest)));
         }

@@ -6,7 +6,7 @@ use super::{
     choose::{Excluded, Query, choose},
     horizon::collapse,
     locality::{Arranged, Caller, Group, arrange},
-    member::{Cohort, Exclusion, Exclusions, Member, Origin},
+    member::{Cohort, Exclusion, Exclusions, Member, Members, Origin},
     pieces::take_apart,
     write::write,
 };
@@ -14,7 +14,9 @@ use crate::{
     index::Index,
     model::{
         destination_rule::Subset,
+        endpoint::Health,
         service::{Port, Service},
+        staleness::Treatment,
     },
     resource::{
         Built,
@@ -101,8 +103,46 @@ pub fn assign<'a>(
 }
 
 fn decide<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<'a>) -> Arranged<'a> {
-    let Query { index, view, .. } = *query;
     let candidates = choose(query, policy, excluded);
+    match without_withdrawn(query, policy, &candidates, excluded) {
+        Some(arranged) => arranged,
+        None => reach(query, policy, candidates, excluded),
+    }
+}
+
+/// What is left to the client when endpoints of clusters are withdrawn, if there are some and this leaves it a healthy one.
+fn without_withdrawn<'a>(
+    query: &Query<'a>,
+    policy: &Policy,
+    candidates: &Members<'a>,
+    excluded: &mut Exclusions<'a>,
+) -> Option<Arranged<'a>> {
+    let Members { cohorts, list } = candidates;
+    let is_withdrawn = |member: &Member| cohorts[member.cohort].treatment == Treatment::Withdraw;
+    if !list.iter().any(is_withdrawn) {
+        return None;
+    }
+    let (withdrawn, list): (Vec<Member>, _) = list.iter().cloned().partition(is_withdrawn);
+    let mut reasons = excluded.beside();
+    let arranged = reach(query, policy, Members { cohorts: cohorts.clone(), list }, &mut reasons);
+    let mut left = arranged.groups.iter().flat_map(|group| &group.members);
+    left.any(|member| member.health == Health::Healthy).then(|| {
+        excluded.extend(reasons);
+        for endpoint in withdrawn.iter().filter_map(|member| member.endpoint) {
+            excluded
+                .add(endpoint, || Excluded::ClusterAway { cluster: endpoint.workload().cluster.0.clone() });
+        }
+        arranged
+    })
+}
+
+fn reach<'a>(
+    query: &Query<'a>,
+    policy: &Policy,
+    candidates: Members<'a>,
+    excluded: &mut Exclusions<'a>,
+) -> Arranged<'a> {
+    let Query { index, view, .. } = *query;
     let gateways = |network: &_, cluster: &_| index.networks().gateways(network, cluster);
     let steady_above = view.one_by_one_above.unwrap_or(usize::MAX);
     let members = collapse(candidates, &view.network, gateways, steady_above, excluded);

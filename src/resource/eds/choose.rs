@@ -13,6 +13,7 @@ use crate::{
         name::selects_by,
         peer_authentication::MtlsMode,
         service::{Port, Service},
+        staleness::Treatment,
         workload::HOSTNAME_LABEL,
     },
     resource::policy::{ClientMode, Policy},
@@ -76,6 +77,11 @@ pub enum Excluded {
         /// The endpoint's.
         network: Arc<str>,
     },
+    /// Its cluster has been away for so long that the mesh withdraws it from clients that have a healthy endpoint elsewhere.
+    ClusterAway {
+        /// The endpoint's.
+        cluster: Arc<str>,
+    },
     /// `distribute` gives its locality nothing.
     NotDistributed {
         /// The endpoint's.
@@ -122,6 +128,11 @@ impl fmt::Display for Excluded {
             Self::NoTransit { network } => {
                 write!(f, "in network {network}, and a gateway does not forward to another network's gateway")
             }
+            Self::ClusterAway { cluster } => write!(
+                f,
+                "cluster {cluster} has been away for longer than --stale-cluster keeps its endpoints, and there are healthy \
+                 ones elsewhere: see `landbridge remote-clusters` for the reason"
+            ),
             Self::NotDistributed { locality } => {
                 write!(f, "the destination rule's `distribute` gives locality {} nothing", known(locality))
             }
@@ -172,7 +183,10 @@ pub fn choose<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<
     let unhealthy = policy.sends_unhealthy();
     let mut members = Members::default();
     let mut standings: Vec<Option<Result<Standing, Excluded>>> = Vec::new();
-    for (_, shard) in index.endpoints(&service.key).shards() {
+    for (cluster, shard) in index.endpoints(&service.key).shards() {
+        // A client in the cluster itself proves that it lives, and is near.
+        let treatment =
+            if *cluster == query.view.cluster { Treatment::Keep } else { index.treatment(cluster) };
         standings.clear();
         standings.resize(shard.workloads().len(), None);
         let mut port = None;
@@ -185,7 +199,7 @@ pub fn choose<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<
             let mut fresh = || {
                 let mtls = judge(query, client_mode, endpoint)?;
                 let origin = Origin::Endpoint { workload, node: endpoint.node().filter(|_| by_node) };
-                members.cohorts.push(Cohort { locality: &workload.locality, mtls, origin });
+                members.cohorts.push(Cohort { locality: &workload.locality, mtls, treatment, origin });
                 let draining = workload.label(DRAINING).is_some();
                 Ok(Standing { cohort: members.cohorts.len() - 1, mtls, draining })
             };

@@ -24,6 +24,7 @@ use crate::model::{
     ClusterId, NetworkId,
     endpoint::{Endpoint, Health, NetworkGateway},
     locality::Locality,
+    staleness::Treatment,
     workload::Workload,
 };
 
@@ -38,6 +39,8 @@ enum Way<'a> {
 #[derive(Default)]
 struct Behind<'a> {
     endpoints: Vec<Endpoint<'a>>,
+    /// What is done to the one to which least is done.
+    treatment: Option<Treatment>,
     weight: u64,
     localities: BTreeMap<&'a Locality, u64>,
 }
@@ -49,6 +52,12 @@ type Sets<'a> = BTreeMap<Vec<Target>, (Vec<(Target, &'a NetworkGateway)>, Behind
 type Shares<'a> = BTreeMap<Target, (&'a NetworkGateway, Behind<'a>)>;
 
 static NOWHERE: LazyLock<Locality> = LazyLock::new(Locality::default);
+
+impl Behind<'_> {
+    fn treat(&mut self, treatment: Treatment) {
+        self.treatment = Some(self.treatment.map_or(treatment, |least| least.min(treatment)));
+    }
+}
 
 /// Turns endpoints into members as seen from `network`: those that are reached directly, ordered by address and port, then
 /// the gateways. The order of what comes in does not matter. With more than `steady_above` of the former the number that all
@@ -93,7 +102,7 @@ fn drop_copies<'a>(direct: &mut Vec<Member<'a>>, cohorts: &[Cohort<'a>], exclude
         let cohort = &cohorts[m.cohort];
         let rest = workload_of(cohort).map(|w| (&w.cluster, &w.locality, &w.network, m.weight));
         let pod = m.endpoint.map(|e| (e.name(), e.labels()));
-        (rest, pod, !cohort.mtls)
+        (cohort.treatment, rest, pod, !cohort.mtls)
     };
     let place = |m: &Member<'a>| (m.target, m.health);
     direct.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a).cmp(&tie(b))));
@@ -184,6 +193,7 @@ fn gather<'a>(
         let (_, behind) = sets.entry(set).or_insert_with(|| (gateways.clone(), Behind::default()));
         let weight = u64::from(member.weight);
         behind.endpoints.push(endpoint);
+        behind.treat(cohorts[member.cohort].treatment);
         behind.weight += weight;
         *behind.localities.entry(&workload.locality).or_default() += weight;
     }
@@ -214,6 +224,7 @@ fn share<'a>(sets: Sets<'a>, multiplier: u64) -> Shares<'a> {
             // The same address may be known by several names; which one is shown must not depend on the input.
             *known = gateway.min(known);
             share.endpoints.extend(&behind.endpoints);
+            behind.treatment.into_iter().for_each(|treatment| share.treat(treatment));
             share.weight += behind.weight * multiplier / count;
             for (locality, weight) in &behind.localities {
                 *share.localities.entry(locality).or_default() += weight * multiplier / count;
@@ -244,6 +255,7 @@ fn weigh<'a>(
         cohorts.push(Cohort {
             locality: locality.map_or(&NOWHERE, |(locality, _)| locality),
             mtls: true,
+            treatment: share.treatment.unwrap_or_default(),
             origin: Origin::Gateway { gateway, behind: share.endpoints },
         });
         members.push(Member {

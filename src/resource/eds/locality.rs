@@ -1,4 +1,4 @@
-//! Groups, priorities and weights by locality.
+//! Groups, priorities and weights by locality; members of clusters that are away come after all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::member::{Cohort, Member, Members};
-use crate::model::{Labels, destination_rule::LocalityLb, locality::Locality, workload::NETWORK_LABEL};
+use crate::model::{
+    Labels, destination_rule::LocalityLb, locality::Locality, staleness::Treatment, workload::NETWORK_LABEL,
+};
 
 /// How many priorities a locality can have beside a `failoverPriority`: same zone and subzone, same zone, same region, the
 /// region that `failover` names, anywhere.
@@ -15,6 +17,8 @@ const LOCALITY_PRIORITIES: u32 = 5;
 /// Members of one locality and priority.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group<'a> {
+    /// Its members are of clusters that are away, and the mesh wants others to be used first.
+    pub late: bool,
     /// 0 is used first; without gaps.
     pub priority: u32,
     /// Where they are.
@@ -60,7 +64,7 @@ pub fn arrange<'a>(
         (None, Some(setting)) if fails_over && setting.distribute.is_empty() => {
             (by_priority(&cohorts, list, caller, setting), Vec::new())
         }
-        _ => (group(&cohorts, list, |_| 0), Vec::new()),
+        _ => (compact(group(&cohorts, list, |_| 0)), Vec::new()),
     };
     Arranged { cohorts, groups, left }
 }
@@ -124,7 +128,7 @@ fn by_labels(cohort: &Cohort, own: &Labels, order: &[Arc<str>]) -> u32 {
     priority
 }
 
-/// Members by priority and locality, in the order of both; each group's in the order in which they come.
+/// Members by lateness, priority and locality, in the order of these; each group's in the order in which they come.
 fn group<'a>(
     cohorts: &[Cohort<'a>],
     members: Vec<Member<'a>>,
@@ -134,17 +138,18 @@ fn group<'a>(
     for member in &members {
         sizes[member.cohort] += 1;
     }
-    let mut by_key: BTreeMap<(u32, &'a Locality), (usize, Vec<usize>)> = BTreeMap::new();
+    let mut by_key: BTreeMap<(bool, u32, &'a Locality), (usize, Vec<usize>)> = BTreeMap::new();
     for (i, cohort) in cohorts.iter().enumerate().filter(|(i, _)| sizes[*i] > 0) {
-        let (size, of) = by_key.entry((priority(cohort), cohort.locality)).or_default();
+        let late = cohort.treatment != Treatment::Keep;
+        let (size, of) = by_key.entry((late, priority(cohort), cohort.locality)).or_default();
         *size += sizes[i];
         of.push(i);
     }
     let mut group_of = sizes;
     let mut groups = Vec::with_capacity(by_key.len());
-    for ((priority, locality), (size, of)) in by_key {
+    for ((late, priority, locality), (size, of)) in by_key {
         of.into_iter().for_each(|cohort| group_of[cohort] = groups.len());
-        groups.push(Group { priority, locality, weight: 0, members: Vec::with_capacity(size) });
+        groups.push(Group { late, priority, locality, weight: 0, members: Vec::with_capacity(size) });
     }
     for member in members {
         let group = &mut groups[group_of[member.cohort]];
@@ -156,9 +161,9 @@ fn group<'a>(
 
 /// Priorities without gaps, and groups in their order.
 fn compact(mut groups: Vec<Group>) -> Vec<Group> {
-    let used: BTreeSet<u32> = groups.iter().map(|g| g.priority).collect();
+    let used: BTreeSet<(bool, u32)> = groups.iter().map(|g| (g.late, g.priority)).collect();
     for group in &mut groups {
-        group.priority = used.range(..group.priority).count() as u32;
+        group.priority = used.range(..(group.late, group.priority)).count() as u32;
     }
     groups.sort_by(|a, b| (a.priority, a.locality).cmp(&(b.priority, b.locality)));
     groups

@@ -10,6 +10,7 @@ use super::choose::Excluded;
 use crate::model::{
     endpoint::{Endpoint, Health, NetworkGateway},
     locality::Locality,
+    staleness::Treatment,
     workload::{
         CLUSTER_LABEL, HOSTNAME_LABEL, NETWORK_LABEL, REGION_LABEL, SUBZONE_LABEL, Workload, ZONE_LABEL,
     },
@@ -25,6 +26,8 @@ pub struct Cohort<'a> {
     pub locality: &'a Locality,
     /// Mutual TLS is spoken to them.
     pub mtls: bool,
+    /// What is done to them because their cluster is away. Of a gateway: to the one behind it to which least is done.
+    pub treatment: Treatment,
     /// What they stand for.
     pub origin: Origin<'a>,
 }
@@ -118,6 +121,18 @@ impl<'a> Exclusions<'a> {
     pub fn add(&mut self, endpoint: Endpoint<'a>, reason: impl FnOnce() -> Excluded) {
         if let Some(list) = &mut self.0 {
             list.push((endpoint, reason()));
+        }
+    }
+
+    /// An empty one, wanted or not as this one is: for what may turn out otherwise.
+    pub fn beside(&self) -> Self {
+        Self(self.0.as_ref().map(|_| Vec::new()))
+    }
+
+    /// Adds those of another.
+    pub fn extend(&mut self, other: Self) {
+        if let (Some(list), Some(more)) = (&mut self.0, other.0) {
+            list.extend(more);
         }
     }
 

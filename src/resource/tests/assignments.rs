@@ -9,12 +9,13 @@ use super::{
 use crate::{
     index::Index,
     model::{
-        Kind,
+        Change, Kind,
         destination_rule::{
             ClientTls, ClientTlsMode, Distribute, LocalityLb, OutlierDetection, PolicySettings,
         },
         mesh::MeshConfig,
         peer_authentication::MtlsMode,
+        staleness::Treatment,
     },
     resource::eds::{self, Excluded, Origin},
     view::EndpointView,
@@ -260,4 +261,30 @@ fn assignments_have_the_names_of_their_clusters() {
     // A headless service's callers choose the address themselves.
     let stateful = index.service(&service_key("stateful")).unwrap();
     assert!(eds::service(&index, &endpoint_view(), stateful).is_empty());
+}
+
+/// What staleness does, in the mesh's words.
+#[test]
+fn a_cluster_that_is_away_comes_last_or_goes_where_others_are_healthy() {
+    let gateway = "us-central1/us-central1-a*3 172.30.0.2:15443*3 3 behind";
+    // Also where nothing is ordered by locality.
+    let mut index = mesh(false);
+    index.treat([("west".into(), Treatment::Deprioritise)]);
+    let lines = members(&index, &endpoint_view(), "backend", 80);
+    assert_eq!((lines.len(), lines.last()), (4, Some(&format!("1 {gateway}"))));
+    assert!(lines[..3].iter().all(|line| line.starts_with("0 us-east-1/")), "{lines:?}");
+    // Its own clients are near, and prove that it lives.
+    let west = EndpointView { cluster: "west".into(), network: "net2".into(), ..endpoint_view() };
+    let own = members(&index, &west, "backend", 80);
+    assert!(own.iter().all(|line| line.starts_with("0 ")), "{own:?}");
+
+    index.treat([("west".into(), Treatment::Withdraw)]);
+    assert_eq!(members(&index, &endpoint_view(), "backend", 80), lines[..3]);
+    let why = excluded(&index, &endpoint_view(), &service_key("backend"), false);
+    let away = |why: &Excluded| matches!(why, Excluded::ClusterAway { cluster } if **cluster == *"west");
+    assert_eq!(why.iter().filter(|(_, why)| away(why)).count(), 3, "{why:?}");
+
+    // When nothing else is left, they are what there is.
+    index.update([Change::Forget("east".into())]);
+    assert_eq!(members(&index, &endpoint_view(), "backend", 80), [format!("0 {gateway}")]);
 }

@@ -16,6 +16,7 @@ use crate::{
         endpoint::{Endpoint, Health, NetworkGateway, Shard},
         kubernetes::{EndpointSlice, SliceEndpoint, SlicePort},
         locality::Locality,
+        staleness::Treatment,
         workload::Workload,
     },
     resource::eds::{
@@ -97,7 +98,12 @@ fn candidates(endpoints: &[Shard]) -> Members<'_> {
             cohort: members.cohorts.len(),
             endpoint: Some(endpoint),
         });
-        members.cohorts.push(Cohort { locality: &workload.locality, mtls: true, origin });
+        members.cohorts.push(Cohort {
+            locality: &workload.locality,
+            mtls: true,
+            treatment: Treatment::Keep,
+            origin,
+        });
     }
     members
 }

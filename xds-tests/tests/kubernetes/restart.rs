@@ -10,6 +10,8 @@ use ::landbridge::snapshot::ResourceType;
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::api::DeleteParams;
 
+use landbridge_proto::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
+use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -24,6 +26,8 @@ use super::world::{NAMESPACES, PATIENCE, SERVICE, login, secret, slice, two_clus
 /// How long the control plane may take to serve although a cluster is away.
 const READY: Duration = Duration::from_secs(2);
 const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
+const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
+const BACKEND: &str = "outbound|80||backend.production.svc.cluster.local";
 
 /// `landbridge serve` of cluster east, as a process.
 struct Running {
@@ -40,6 +44,7 @@ impl Running {
         command.arg(folder.join("east.kubeconfig")).env_remove("KUBECONFIG").kill_on_drop(true);
         command.arg("--kube").arg(format!("north={}", folder.join("north.kubeconfig").display()));
         command.arg("--state-dir").arg(folder.join("state"));
+        command.args(["--stale-cluster", "west=deprioritise:1s,withdraw:1h"]);
         for (flag, port) in [("grpc", 15010), ("secure-grpc", 15012), ("http", 8080), ("monitoring", 15014)] {
             command.arg(format!("--{flag}-addr")).arg(SocketAddr::from((address, port)).to_string());
         }
@@ -115,6 +120,23 @@ impl Running {
     }
 }
 
+/// Until the endpoint with this address has this priority.
+async fn until_priority(proxy: &mut Client, address: &str, wanted: u32) -> Result<()> {
+    loop {
+        let response = proxy.expect(EDS).await;
+        proxy.ack(&response).await;
+        let bytes = response.get(BACKEND).context("the assignment")?;
+        let assignment = ClusterLoadAssignment::decode(bytes)?;
+        let has_it = |group: &&LocalityLbEndpoints| {
+            format!("{:?}", group.lb_endpoints).contains(&format!("{address:?}"))
+        };
+        let group = assignment.endpoints.iter().find(has_it).with_context(|| format!("no {address}"))?;
+        if group.priority == wanted {
+            return Ok(());
+        }
+    }
+}
+
 fn doomed(i: u8) -> String {
     let renamed = |text: &str| text.replace("backend", "doomed");
     format!("{}---\n{}", renamed(SERVICE), renamed(&slice(i)))
@@ -185,7 +207,25 @@ fn a_restart_while_a_cluster_is_away_withdraws_nothing_and_what_is_gone_goes_whe
         let gone = "outbound|80||doomed.production.svc.cluster.local";
         ensure!(first.names().contains(&gone), "{:?}", first.names());
         proxy.expect_nothing().await;
+
+        // What it has comes after the others now, and is marked, until it is back.
+        let mut options = Options::new(Protocol::Delta, "other");
+        if let Some(node) = &mut options.node {
+            node.id = "sidecar~10.1.0.11~other.production~production.svc.cluster.local".into();
+        }
+        let mut other = Client::connect(SocketAddr::from((address, 15010)), options).await?;
+        other.request(EDS, &[BACKEND]).await;
+        until_priority(&mut other, "10.9.0.2", 1).await?;
+        let args = ["endpoints", "backend.production", "--from", "other", "--admin", &admin];
+        let table = landbridge::command(&binary, args).await?;
+        let row =
+            |address: &str| table.lines().find(|row| row.starts_with(address)).unwrap_or_default().to_owned();
+        let cells = |row: &str| {
+            row.split("  ").map(str::trim).filter(|c| !c.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        ensure!(cells(&row("10.9.0.1:"))[7] == "-" && cells(&row("10.9.0.2:"))[7].ends_with('s'), "{table}");
         west.revive().await?;
+        until_priority(&mut other, "10.9.0.2", 0).await?;
         let response = proxy.expect(CDS).await;
         proxy.ack(&response).await;
         ensure!(response.removed == [gone] && response.resources.is_empty(), "{response:?}");

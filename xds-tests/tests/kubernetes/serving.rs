@@ -13,6 +13,7 @@ use landbridge::app::{self, Config};
 use landbridge::index::Options;
 use landbridge::model::ClusterId;
 use landbridge::model::change::ClusterState;
+use landbridge::model::staleness::StalePolicies;
 use landbridge::pipeline::{Inspector, Pipeline};
 use landbridge::registry::{self, kubernetes::Allowed};
 use landbridge::snapshot::{Attacher, ResourceType};
@@ -40,6 +41,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         cluster_id: "east".into(),
         clusters,
         remote_cluster_timeout: Some(Duration::from_secs(30)),
+        stale_clusters: StalePolicies::default(),
         remote_kubeconfigs: Allowed::default(),
         state_dir: state_dir.to_owned(),
         ca_dir: None,
