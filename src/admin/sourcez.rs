@@ -79,8 +79,8 @@ fn tenths(age: Duration) -> f64 {
 /// Every source.
 pub async fn sourcez(State(admin): State<AdminState>, params: Asked) -> Answer {
     let mut sources: Vec<_> = admin.sources.reports().into_iter().map(source).collect();
-    // Found in secrets, after the source had read them.
-    for problem in admin.sources.joined().problems() {
+    // Found in secrets, after the source had read them, and where nothing is read.
+    for problem in admin.sources.joined().problems().into_iter().chain(admin.sources.notices().all()) {
         if let Some(source) = sources.iter_mut().find(|source| source.cluster.0 == problem.cluster) {
             source.problems.push(problem);
         }

@@ -14,6 +14,7 @@ pub mod convert;
 pub mod durable;
 pub mod file;
 pub mod kube;
+pub mod notices;
 pub mod problem;
 pub mod remote;
 pub mod yaml;
@@ -24,5 +25,6 @@ pub use file::FileSource;
 /// By a name that is not the client crate's.
 pub use kube as kubernetes;
 pub use kube::{Discovery, KubeSource};
+pub use notices::Notices;
 pub use problem::{Problem, Severity, SourceReport, SourceStatus, Sources};
 pub use remote::{Joined, RemoteSecrets};

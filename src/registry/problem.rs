@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::remote::Joined;
+use super::{notices::Notices, remote::Joined};
 use crate::model::{ClusterId, change::ClusterState};
 
 /// How bad it is.
@@ -48,6 +48,21 @@ impl Problem {
     /// What makes it the same problem although lines have moved.
     fn identity(&self) -> Self {
         Self { line: None, ..self.clone() }
+    }
+}
+
+/// Logs what is new and what is gone.
+pub(super) fn log_difference(before: &[Problem], after: &[Problem]) {
+    let identities = |problems: &[Problem]| problems.iter().map(Problem::identity).collect::<BTreeSet<_>>();
+    let (old, new) = (identities(before), identities(after));
+    for problem in after.iter().filter(|p| !old.contains(&p.identity())) {
+        match problem.severity {
+            Severity::Error => tracing::error!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+        }
+    }
+    for problem in before.iter().filter(|p| !new.contains(&p.identity())) {
+        tracing::info!("solved: {problem}");
     }
 }
 
@@ -178,17 +193,7 @@ impl SourceStatus {
     /// Replaces the problems. Each is logged once when it appears and once when it is gone.
     pub fn set_problems(&self, problems: Vec<Problem>) {
         let mut report = self.0.lock();
-        let before: BTreeSet<_> = report.problems.iter().map(Problem::identity).collect();
-        let after: BTreeSet<_> = problems.iter().map(Problem::identity).collect();
-        for problem in problems.iter().filter(|p| !before.contains(&p.identity())) {
-            match problem.severity {
-                Severity::Error => tracing::error!("{problem}"),
-                Severity::Warning => tracing::warn!("{problem}"),
-            }
-        }
-        for problem in report.problems.iter().filter(|p| !after.contains(&p.identity())) {
-            tracing::info!("solved: {problem}");
-        }
+        log_difference(&report.problems, &problems);
         report.problems = problems;
     }
 }
@@ -198,6 +203,7 @@ impl SourceStatus {
 pub struct Sources {
     sources: Arc<Mutex<BTreeMap<ClusterId, SourceStatus>>>,
     joined: Joined,
+    notices: Notices,
 }
 
 impl Sources {
@@ -220,6 +226,11 @@ impl Sources {
     /// The clusters that remote secrets name.
     pub fn joined(&self) -> &Joined {
         &self.joined
+    }
+
+    /// What is wrong with objects that are not read by a source.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 }
 

@@ -139,6 +139,21 @@ impl Client {
         json(&collect(answer, MAX_ANSWER, patience).await?)
     }
 
+    /// Makes an object what it should be, if it is still the version that is written in it; with the object as it is now.
+    pub async fn put(&self, path: &str, object: &Value, patience: Duration) -> Result<Value, Failure> {
+        let request = Request::put(path).header(header::ACCEPT, JSON).header(header::CONTENT_TYPE, JSON);
+        let answer = self.send(request, Body::from(object.to_string().into_bytes()), patience).await?;
+        json(&collect(answer, MAX_ANSWER, patience).await?)
+    }
+
+    /// Deletes an object; with a UID, only if it still has that.
+    pub async fn delete(&self, path: &str, uid: Option<&str>, patience: Duration) -> Result<(), Failure> {
+        let request = Request::delete(path).header(header::ACCEPT, JSON).header(header::CONTENT_TYPE, JSON);
+        let options = serde_json::json!({ "preconditions": { "uid": uid } });
+        let answer = self.send(request, Body::from(options.to_string().into_bytes()), patience).await?;
+        collect(answer, MAX_ANSWER, patience).await.map(drop)
+    }
+
     /// Asks for an object.
     pub async fn get_json(&self, path: &str, patience: Duration) -> Result<Value, Failure> {
         json(&self.get_all(path, JSON, patience).await?)

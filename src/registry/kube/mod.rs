@@ -22,12 +22,14 @@ mod backoff;
 mod client;
 mod drift;
 mod failure;
+mod follow;
 mod freshness;
 mod keep;
 mod kinds;
 mod kubeconfig;
 mod lines;
 mod probe;
+mod secret;
 mod selection;
 mod source;
 mod table;
@@ -39,7 +41,9 @@ mod watch;
 pub use self::{
     client::Client,
     failure::{Failure, Refusal},
+    follow::{Seen, follow},
     kubeconfig::{Allowed, KubeconfigError, Unusable, from_context, from_file, from_secret, in_cluster},
+    secret::{SecretData, follow_secret},
     selection::{Discovery, Selectors},
     source::{Access, Deaf, KubeSource, Timing},
 };

@@ -106,6 +106,11 @@ impl Access {
         Ok(())
     }
 
+    /// The ways that are used, one after the other.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Client>> {
+        self.0.subscribe()
+    }
+
     /// The way that is used now, for requests of others.
     pub fn client(&self) -> Arc<Client> {
         self.0.borrow().clone()
