@@ -21,4 +21,5 @@ pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod view;
+pub mod writers;
 pub mod xds;

@@ -19,11 +19,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("resource", &["model", "index", "view"]),
     ("authn", &["model", "files", "pem"]),
     ("ca", &["model", "files", "pem", "authn", "grpc", "snapshot"]),
+    ("writers", &["model", "registry"]),
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
     ("xds", &["model", "snapshot", "authn", "grpc"]),
     ("admin", &["model", "registry", "index", "view", "resource", "snapshot", "pipeline", "xds", "ca"]),
     ("cli", &["model", "files", "pem", "registry", "authn", "ca", "admin", "app"]),
-    ("app", &["model", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "xds", "admin"]),
+    (
+        "app",
+        &[
+            "model", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "writers", "xds",
+            "admin",
+        ],
+    ),
     ("args", &["cli", "app"]),
 ];
 

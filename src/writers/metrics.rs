@@ -1,0 +1,84 @@
+//! What writers count.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::model::ClusterId;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cluster {
+    cluster: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Written {
+    cluster: String,
+    result: &'static str,
+}
+
+/// How a ConfigMap came to be written, or was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was new, or its content was ours and is another now.
+    Written,
+    /// Somebody had changed or deleted it.
+    Repaired,
+    /// It was not: tried again later.
+    Failed,
+}
+
+const OUTCOMES: [Outcome; 3] = [Outcome::Written, Outcome::Repaired, Outcome::Failed];
+
+/// Counters of all clusters.
+#[derive(Clone, Debug, Default)]
+pub struct WriterMetrics {
+    leads: Family<Cluster, Gauge>,
+    root_certs: Family<Written, Counter>,
+}
+
+// === impl WriterMetrics ===
+
+impl WriterMetrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let Self { leads, root_certs } = metrics.clone();
+        registry.register("landbridge_is_leader", "1 where this replica writes to the cluster", leads);
+        registry.register(
+            "landbridge_root_cert_configmaps",
+            "ConfigMaps istio-ca-root-cert, by what was done",
+            root_certs,
+        );
+        metrics
+    }
+
+    /// Whether this replica writes to a cluster.
+    pub fn leads(&self, cluster: &ClusterId, leads: bool) {
+        self.leads.get_or_create(&Cluster { cluster: cluster.to_string() }).set(i64::from(leads));
+    }
+
+    /// A ConfigMap was tried.
+    pub fn root_cert(&self, cluster: &ClusterId, outcome: Outcome) {
+        self.root_certs.get_or_create(&written(cluster, outcome)).inc();
+    }
+
+    /// A cluster is not written to any more.
+    pub fn forget(&self, cluster: &ClusterId) {
+        self.leads.remove(&Cluster { cluster: cluster.to_string() });
+        for outcome in OUTCOMES {
+            self.root_certs.remove(&written(cluster, outcome));
+        }
+    }
+}
+
+fn written(cluster: &ClusterId, outcome: Outcome) -> Written {
+    let result = match outcome {
+        Outcome::Written => "written",
+        Outcome::Repaired => "repaired",
+        Outcome::Failed => "failed",
+    };
+    Written { cluster: cluster.to_string(), result }
+}
