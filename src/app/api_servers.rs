@@ -33,6 +33,11 @@ impl ApiServers {
         self.all.lock().insert(cluster.to_string(), access);
     }
 
+    /// The way to the own cluster, if it is read from an API server.
+    pub fn own_access(&self) -> Option<Access> {
+        self.all.lock().get(self.own.as_str()).cloned()
+    }
+
     /// A cluster is not read from an API server any more.
     pub fn remove(&self, cluster: &ClusterId) {
         self.all.lock().remove(cluster.as_str());

@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-use super::{api_servers::ApiServers, remembered::Remembered};
+use super::{api_servers::ApiServers, remembered::Remembered, writing::Writing};
 use crate::{
     model::{
         Change, ClusterId,
@@ -59,6 +59,7 @@ pub struct Clusters {
     /// Clusters of which only a snapshot is served.
     remembered: BTreeSet<ClusterId>,
     ending: Ending,
+    writing: Option<Writing>,
     running: BTreeMap<ClusterId, Running>,
 }
 
@@ -96,6 +97,7 @@ impl Clusters {
             snapshots: None,
             remembered: BTreeSet::new(),
             ending: Ending::default(),
+            writing: None,
             running: BTreeMap::new(),
         }
     }
@@ -118,6 +120,16 @@ impl Clusters {
     /// The API servers that are read from.
     pub fn api_servers(&self) -> ApiServers {
         self.api_servers.clone()
+    }
+
+    /// Which namespaces are the mesh's.
+    pub fn discovery(&self) -> Discovery {
+        self.discovery.clone()
+    }
+
+    /// Clusters that are read from API servers from now on are written to, as far as they are ours.
+    pub fn write_with(&mut self, writing: Writing) {
+        self.writing = Some(writing);
     }
 
     /// What the config cluster says of further clusters.
@@ -224,6 +236,9 @@ impl Clusters {
         // What is in force of it has to be compared with what there is.
         source.snapshot = if self.remembers(cluster) { slot.map(Slot::of_any_server) } else { slot };
         self.api_servers.insert(cluster, source.access());
+        if let Some(writing) = &self.writing {
+            writing.begin(cluster, source.access());
+        }
         source
     }
 
@@ -261,6 +276,9 @@ impl Clusters {
             return false;
         }
         self.sources.remove(cluster);
+        if let Some(writing) = &self.writing {
+            writing.end(cluster);
+        }
         self.api_servers.remove(cluster);
         self.remembered.remove(cluster);
         let changes = vec![Change::Forget(cluster.clone())];

@@ -3,12 +3,15 @@
 
 mod api_servers;
 mod authenticate;
+mod authority;
+mod ca_secret;
 mod cgroup;
 pub mod clusters;
 mod joining;
 mod memory;
 mod remembered;
 mod secrets;
+mod writing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,6 +36,7 @@ use tracing::{info, warn};
 use self::{
     clusters::{Clusters, Place},
     joining::Joiner,
+    writing::Writing,
 };
 use crate::{
     admin::{self, AdminState},
@@ -42,7 +46,6 @@ use crate::{
         jwks::{Jwks, Source as JwksSource},
     },
     ca::{
-        live::{Live, Source as CaSource},
         metrics::CaMetrics,
         server_cert,
         service::{CertificateService, Lifetimes},
@@ -58,6 +61,7 @@ use crate::{
     pipeline::{Inspector, Pipeline},
     registry::{Settings as RegistrySettings, Snapshots, kubernetes::Allowed},
     snapshot::Attacher,
+    writers::{Terms, Writer, metrics::WriterMetrics},
     xds::{
         Access, SharedNames,
         listener::{self, ConnectionSettings},
@@ -81,10 +85,16 @@ pub struct Config {
     pub stale_clusters: StalePolicies,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
+    /// The system namespace: of the mesh's configuration, remote secrets, the authority's Secret and Leases.
+    pub namespace: String,
+    /// What this replica is called in Leases; none: after the machine, and at random.
+    pub pod_name: Option<String>,
     /// Where the self-signed root, the development issuer's key and the snapshots of clusters are kept.
     pub state_dir: PathBuf,
     /// A directory in Istio's `cacerts` layout.
     pub ca_dir: Option<PathBuf>,
+    /// Without files there, the authority is a Secret of the own cluster.
+    pub ca_secrets: bool,
     /// xDS without encryption.
     pub grpc_addr: SocketAddr,
     /// xDS and CA over TLS.
@@ -155,10 +165,29 @@ pub async fn serve(config: Config) -> Result<()> {
     )
     .with_snapshots(snapshots(&config));
     let ending = clusters.ending();
+    let (trusted, roots) = watch::channel(None);
+    let writing = Writing::new(Writer {
+        own: config.cluster_id.clone(),
+        namespace: config.namespace.as_str().into(),
+        identity: writing::identity(config.pod_name.as_deref()),
+        discovery: clusters.discovery(),
+        roots,
+        terms: Terms::default(),
+        metrics: WriterMetrics::register(&mut metrics),
+        notices: clusters.sources().notices().clone(),
+    });
+    clusters.write_with(writing.clone());
     for (cluster, place) in &config.clusters {
         clusters.add(cluster.clone(), place).await?;
     }
     let (sources, api_servers) = (clusters.sources(), clusters.api_servers());
+    let ca_secrets = ca_secret::Secrets {
+        cluster: config.cluster_id.clone(),
+        namespace: config.namespace.as_str().into(),
+        access: api_servers.own_access(),
+        standing: writing.own(),
+        notices: sources.notices().clone(),
+    };
     let given = config.clusters.keys().cloned().collect();
     let joiner = Joiner::new(config.cluster_id.clone(), given, clusters, config.remote_kubeconfigs);
     let mut joined = joiner.settled();
@@ -188,16 +217,24 @@ pub async fn serve(config: Config) -> Result<()> {
     tokio::select! {
         done = all_read => done?,
         ended = tasks.first_end() => return Err(ended),
-        () = stop_signal()? => return Ok(()),
+        () = stop_signal()? => {
+            writing.end_all().await;
+            return Ok(());
+        }
     }
     let (trust_domain, root_namespace) = inspector
         .ask(|state| (state.index.mesh().trust_domain.clone(), state.index.mesh().root_namespace.clone()))
         .await
         .context("the pipeline does not answer")?;
 
-    let source = CaSource::choose(config.ca_dir.as_deref(), &config.state_dir, &trust_domain);
-    let (live, authority) = Live::open(source).context("no certificate authority")?;
-    tasks.spawn("certificate authority", live.run());
+    let authority = tokio::select! {
+        authority = authority::open(&config, &trust_domain, ca_secrets, &mut tasks) => authority?,
+        () = stop_signal()? => {
+            writing.end_all().await;
+            return Ok(());
+        }
+    };
+    tasks.spawn("roots for namespaces", authority::tell_roots(authority.clone(), trusted));
     let signers = Signers::start();
     let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl, signers.clone()));
     tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
@@ -254,6 +291,7 @@ pub async fn serve(config: Config) -> Result<()> {
     plain_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     secure_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     drain.cancel();
+    writing.end_all().await;
     while servers.join_next().await.is_some() {}
     ending.end().await;
     match ended {
@@ -303,7 +341,7 @@ fn registry_settings(config: &Config) -> RegistrySettings {
     RegistrySettings {
         domain: config.domain.as_str().into(),
         failover_by_default: config.failover_by_default,
-        ..RegistrySettings::default()
+        root_namespace: config.namespace.as_str().into(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The authority while the server runs: new files are taken over when, and only when, they are wholly valid.
+//! The authority while the server runs: new files, or a Secret's new content, are taken over when, and only when, they are
+//! wholly valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::authority::{Authority, CaError, describe};
+use super::cacerts::Material;
 use super::cert::Cert;
 use super::{cacerts, self_signed};
 
@@ -31,6 +33,17 @@ pub enum Source {
         /// The name in the root.
         trust_domain: String,
     },
+    /// A Secret, as whoever watches it tells.
+    Secret(watch::Receiver<Given>),
+}
+
+/// What a Secret holds.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// In Istio's `cacerts` layout, or in that of `kubernetes.io/tls`.
+    CaCerts(Material),
+    /// As istiod keeps its own root in `istio-ca-secret`.
+    SelfSigned(Material),
 }
 
 /// The writer of the authority in use; everybody else holds a `watch::Receiver`.
@@ -61,6 +74,10 @@ impl Source {
             Self::SelfSigned { state_dir, trust_domain } => {
                 self_signed::load_or_create(state_dir, trust_domain, now)
             }
+            Self::Secret(given) => match &*given.borrow() {
+                Given::CaCerts(material) => material.authority(now),
+                Given::SelfSigned(material) => material.self_signed(now),
+            },
         }
     }
 
@@ -72,13 +89,16 @@ impl Source {
         match self {
             Self::CaCerts(dir) => cacerts::file_names().map(|name| hash(dir.join(name))).collect(),
             Self::SelfSigned { state_dir, .. } => vec![hash(self_signed::path(state_dir))],
+            Self::Secret(_) => Vec::new(),
         }
     }
 
-    fn directory(&self) -> &Path {
+    /// Which directory to watch; a Secret is watched by others.
+    fn directory(&self) -> Option<&Path> {
         match self {
-            Self::CaCerts(dir) => dir,
-            Self::SelfSigned { state_dir, .. } => state_dir,
+            Self::CaCerts(dir) => Some(dir),
+            Self::SelfSigned { state_dir, .. } => Some(state_dir),
+            Self::Secret(_) => None,
         }
     }
 }
@@ -99,8 +119,15 @@ impl Live {
         Ok((Self { source, sender, seen }, receiver))
     }
 
-    /// Watches the files for ever and publishes each valid change.
-    pub async fn run(mut self) {
+    /// Watches the files or the Secret for ever and publishes each valid change. `told` hears how each attempt ended.
+    pub async fn run(mut self, mut told: impl FnMut(Option<CaError>)) {
+        if let Source::Secret(mut given) = self.source.clone() {
+            while given.changed().await.is_ok() {
+                told(self.reload_and_report());
+            }
+            // Whoever watched the Secret is gone: the process ends.
+            return std::future::pending().await;
+        }
         let changed = Arc::new(Notify::new());
         let _watcher = self.watch(changed.clone());
         loop {
@@ -110,12 +137,12 @@ impl Live {
             let content = self.source.content();
             if content != self.seen {
                 self.seen = content;
-                self.reload_and_report();
+                told(self.reload_and_report());
             }
         }
     }
 
-    /// Loads the files again. `Ok(true)` when a new authority was published, `Ok(false)` when it is the one in use.
+    /// Loads them again. `Ok(true)` when a new authority was published, `Ok(false)` when it is the one in use.
     pub fn reload(&self) -> Result<bool, CaError> {
         let current = self.sender.borrow().clone();
         let next = succeed(&current, self.source.load()?)?;
@@ -126,8 +153,9 @@ impl Live {
         Ok(true)
     }
 
-    fn reload_and_report(&self) {
-        match self.reload() {
+    fn reload_and_report(&self) -> Option<CaError> {
+        let outcome = self.reload();
+        match &outcome {
             Ok(true) => {
                 let authority = self.sender.borrow();
                 info!(
@@ -139,12 +167,14 @@ impl Live {
             Ok(false) => {}
             Err(error) => warn!(
                 %error, in_use = %self.sender.borrow().signer().subject,
-                "the new certificate authority files cannot be used: the old authority goes on, nothing is lost; mend the files and they are taken over at once"
+                "the new certificate authority cannot be used: the old one goes on, nothing is lost; mend the new one and it is taken over at once"
             ),
         }
+        outcome.err()
     }
 
     fn watch(&self, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+        let directory = self.source.directory()?;
         let on_event = move |event: notify::Result<notify::Event>| {
             // Our own reading causes access events; reacting to them would never end.
             if event.map_or(true, |event| !event.kind.is_access()) {
@@ -152,9 +182,8 @@ impl Live {
             }
         };
         // Kubernetes swaps the symbolic link `..data` inside the directory, which is an event of the directory.
-        let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-            watcher.watch(self.source.directory(), RecursiveMode::NonRecursive).map(|()| watcher)
-        });
+        let watcher = notify::recommended_watcher(on_event)
+            .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
         watcher
             .inspect_err(|error| {
                 warn!(%error, every = ?POLL, "the certificate directory cannot be watched; it is read again at intervals");

@@ -1,4 +1,4 @@
-//! A self-signed root kept in the state directory, for those who bring no `cacerts`.
+//! A self-signed root kept in the state directory or in a Secret, for those who bring no `cacerts`.
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +15,8 @@ use crate::files;
 
 /// Key and certificate in one file, so that no crash and no second process can leave halves that do not match.
 const FILE: &str = "self-signed-root.pem";
+/// Its name, after the trust domain.
+const COMMON_NAME: &str = "landbridge self-signed root";
 /// Istio's lifetime of a self-signed root.
 const LIFETIME: Duration = Duration::days(3650);
 /// Below this part of its lifetime left, the root is made anew with the same key (istiod: 20 percent).
@@ -37,6 +39,35 @@ pub fn root(key: &PrivateKey, organization: &str, common_name: &str, ttl: Durati
     Ok(Cert::from_der(der).expect("a certificate that was just written can be read"))
 }
 
+/// A new root: its private key and its certificate, as PEM.
+pub fn make(trust_domain: &str) -> Result<(Zeroizing<String>, String), CaError> {
+    let key = PrivateKey::generate(KeyType::EcdsaP256)?;
+    let cert = root(&key, trust_domain, COMMON_NAME, LIFETIME)?;
+    Ok((key.to_pem()?, cert.to_pem()))
+}
+
+/// The certificate to go on with when a self-signed authority has less than a fifth of its life left: with the same name and
+/// key, so that what the old one signed stays valid. None while there is time, and for others.
+pub fn renewed(authority: &Authority, now: OffsetDateTime) -> Result<Option<Cert>, CaError> {
+    let old = authority.signer();
+    let is_near_end = old.not_after - now < (old.not_after - old.not_before) / RENEW_BELOW;
+    if !is_near_end || !authority.intermediates().is_empty() || !old.is_self_issued() {
+        return Ok(None);
+    }
+    let key_id = issue::key_id(authority.key().public_key_info());
+    let template = Template {
+        subject: &old.subject_raw,
+        public_key_info: authority.key().public_key_info(),
+        sans: &[],
+        not_before: now - BACKDATE,
+        not_after: now + LIFETIME,
+        role: Role::Ca { path_len: None },
+    };
+    let issuer = Issuer { key: authority.key(), subject: &old.subject_raw, key_id: Some(&key_id) };
+    let der = issue::issue(&template, issuer)?;
+    Ok(Some(Cert::from_der(der).expect("a certificate that was just written can be read")))
+}
+
 /// Loads the root of the state directory, or makes it. Two processes that start at once end up with the same one.
 ///
 /// A root near its end gets a new certificate with the same name and key: what the old one signed stays valid.
@@ -53,7 +84,7 @@ pub fn load_or_create(
     if !path.exists() {
         files::create_private_dir(state_dir).map_err(io("create the directory of"))?;
         let key = PrivateKey::generate(KeyType::EcdsaP256)?;
-        let cert = root(&key, trust_domain, "landbridge self-signed root", LIFETIME)?;
+        let cert = root(&key, trust_domain, COMMON_NAME, LIFETIME)?;
         files::create_private(&path, both(&key, &cert)?.as_bytes()).map_err(io("write"))?;
     }
     let text = Zeroizing::new(read(&path)?);
@@ -61,7 +92,7 @@ pub fn load_or_create(
     let mut certs = Cert::all_from_pem(&text).map_err(|error| CaError::Cert { path: path.clone(), error })?;
     let mut cert = certs.swap_remove(0);
     if cert.not_after - now < LIFETIME / RENEW_BELOW {
-        cert = root(&key, trust_domain, "landbridge self-signed root", LIFETIME)?;
+        cert = root(&key, trust_domain, COMMON_NAME, LIFETIME)?;
         files::write_private(&path, both(&key, &cert)?.as_bytes()).map_err(io("write"))?;
     }
     Authority::new(key, cert.clone(), &[], vec![cert], path.display().to_string(), now)

@@ -40,13 +40,23 @@ pub struct ServeArgs {
     /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
     #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
     insecure_remote_kubeconfig_options: Vec<Insecure>,
+    /// The system namespace: of the mesh's configuration, remote secrets, the authority's Secret and Leases.
+    #[arg(short, long, env = "POD_NAMESPACE", default_value = "istio-system")]
+    namespace: String,
+    /// What this replica is called in Leases. Without it, a name that nobody else has.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
     /// Where the self-signed root, the development issuer's key, and what was last known of each cluster are kept: a cluster
     /// that is away at the start is served from there.
     #[arg(long, env = "LANDBRIDGE_STATE_DIR", default_value = "./landbridge-state")]
     state_dir: PathBuf,
-    /// A directory in Istio's `cacerts` layout; without its files a self-signed root is made in the state directory.
+    /// A directory in Istio's `cacerts` layout; without its files, see --ca-secrets.
     #[arg(long, env = "ROOT_CA_DIR")]
     ca_dir: Option<PathBuf>,
+    /// The authority is Secret `cacerts` of the own cluster, else Secret `istio-ca-secret`, which is made if it is missing. `false`, or
+    /// where the own cluster has no API server: a self-signed root in the state directory.
+    #[arg(long, env = "LANDBRIDGE_CA_SECRETS", default_value_t = true, action = clap::ArgAction::Set)]
+    ca_secrets: bool,
     /// xDS without encryption and without secrets.
     #[arg(long, env = "LANDBRIDGE_GRPC_ADDR", default_value = "0.0.0.0:15010")]
     grpc_addr: SocketAddr,
@@ -147,8 +157,11 @@ impl ServeArgs {
             remote_cluster_timeout,
             stale_cluster,
             insecure_remote_kubeconfig_options,
+            namespace,
+            pod_name,
             state_dir,
             ca_dir,
+            ca_secrets,
             grpc_addr,
             secure_grpc_addr,
             http_addr,
@@ -189,8 +202,11 @@ impl ServeArgs {
             remote_kubeconfigs: Allowed {
                 exec: insecure_remote_kubeconfig_options.iter().any(|o| matches!(o, Insecure::Exec)),
             },
+            namespace,
+            pod_name: pod_name.filter(|name| !name.is_empty()),
             state_dir,
             ca_dir,
+            ca_secrets,
             grpc_addr,
             secure_grpc_addr,
             http_addr,

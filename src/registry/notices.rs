@@ -7,9 +7,12 @@ use parking_lot::Mutex;
 use super::problem::{Problem, log_difference};
 use crate::model::ClusterId;
 
-/// By cluster and topic. Shared by who finds out and who shows it.
+/// Shared by who finds out and who shows it.
 #[derive(Clone, Debug, Default)]
-pub struct Notices(Arc<Mutex<BTreeMap<(ClusterId, &'static str), Vec<Problem>>>>);
+pub struct Notices(Arc<Mutex<ByTopic>>);
+
+/// By cluster and topic.
+type ByTopic = BTreeMap<(ClusterId, &'static str), Vec<Problem>>;
 
 impl Notices {
     /// Replaces what there is to say about a topic in a cluster. Each problem is logged when it appears and when it is gone.

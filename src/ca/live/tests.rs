@@ -132,7 +132,7 @@ async fn a_running_watch_takes_over_as_kubernetes_mounts_files() {
         assert_eq!(signer(&receiver), "O=mesh, CN=second");
     };
     tokio::select! {
-        () = live.run() => unreachable!("the watch never ends"),
+        () = live.run(|_| ()) => unreachable!("the watch never ends"),
         () = story => {}
     }
 }
@@ -174,4 +174,64 @@ fn half_a_cacerts_directory_is_an_error_and_no_reason_for_another_root() {
     let state = tempfile::tempdir().unwrap();
     let source = Source::choose(Some(files.dir.path()), state.path(), "cluster.local");
     assert!(Live::open(source).unwrap_err().to_string().contains("ca-key.pem missing"));
+}
+
+fn given(files: &Files) -> Given {
+    let read = |name: &str| zeroize::Zeroizing::new(std::fs::read(files.dir.path().join(name)).unwrap());
+    let names = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"];
+    let all = names.iter().map(|name| ((*name).to_owned(), read(name))).collect();
+    Given::CaCerts(Material::new("east/istio-system/Secret/cacerts", all))
+}
+
+#[tokio::test]
+async fn a_secret_is_taken_over_and_garbage_in_it_is_named_at_its_key() {
+    let files = Files::new();
+    let (sender, secret) = watch::channel(given(&files));
+    let (live, mut receiver) = Live::open(Source::Secret(secret)).unwrap();
+    assert_eq!(receiver.borrow().origin(), "east/istio-system/Secret/cacerts");
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel::<Option<CaError>>();
+    let story = async {
+        files.write("second", &[]);
+        sender.send_replace(given(&files));
+        assert!(told.recv().await.unwrap().is_none());
+        assert!(receiver.has_changed().unwrap());
+        receiver.mark_unchanged();
+        std::fs::write(files.dir.path().join("ca-key.pem"), "hush").unwrap();
+        sender.send_replace(given(&files));
+        let error = told.recv().await.unwrap().unwrap();
+        let error = error.to_string();
+        assert!(error.starts_with("east/istio-system/Secret/cacerts/ca-key.pem: no private key"), "{error}");
+        assert!(!error.contains("hush") && !receiver.has_changed().unwrap());
+        assert_eq!(signer(&receiver), "O=mesh, CN=second");
+    };
+    tokio::select! {
+        () = live.run(move |error| drop(tell.send(error))) => unreachable!("the watch never ends"),
+        () = story => {}
+    }
+}
+
+#[test]
+fn istiods_own_secret_is_its_own_root_and_is_renewed_with_its_key() {
+    let (key, cert) = self_signed::make("cluster.local").unwrap();
+    // istiod writes these three as well, two of them empty.
+    let files =
+        [("ca-key.pem", key.as_str()), ("ca-cert.pem", &cert), ("cert-chain.pem", ""), ("key.pem", "")];
+    let all = files.map(|(name, text)| (name.to_owned(), zeroize::Zeroizing::new(text.as_bytes().to_vec())));
+    let material = Material::new("east/istio-system/Secret/istio-ca-secret", all.into());
+    let now = OffsetDateTime::now_utc();
+    let authority = material.self_signed(now).unwrap();
+    assert!(authority.intermediates().is_empty() && authority.roots().len() == 1);
+    assert!(self_signed::renewed(&authority, now).unwrap().is_none());
+    let next = self_signed::renewed(&authority, now + time::Duration::days(3300)).unwrap().unwrap();
+    assert!(is_same_root(&next, authority.signer()) && next.not_after > authority.not_after());
+    assert_eq!(next.subject, authority.signer().subject);
+    // With an empty chain the layout of `cacerts` means the same.
+    let mut all: std::collections::BTreeMap<_, _> =
+        files.map(|(name, text)| (name.to_owned(), zeroize::Zeroizing::new(text.as_bytes().to_vec()))).into();
+    all.insert("root-cert.pem".into(), zeroize::Zeroizing::new(cert.as_bytes().to_vec()));
+    assert!(Material::new("x", all.clone()).authority(now).is_ok());
+    all.remove("ca-cert.pem");
+    assert!(
+        Material::new("x", all).self_signed(now).unwrap_err().to_string().contains("ca-cert.pem missing")
+    );
 }

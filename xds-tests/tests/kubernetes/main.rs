@@ -2,13 +2,16 @@
 //!
 //! Needs the API server that `make setup` builds with Go; without it the tests are skipped with a loud line, except in CI.
 
+mod authority;
 mod charts;
 mod failover;
 mod fixture;
 mod joining;
 mod lab;
+mod leading;
 mod link;
 mod outages;
+mod plane;
 mod reading;
 mod restart;
 mod serving;
