@@ -31,6 +31,8 @@ enum Command {
     RemoteClusters(cli::remote_clusters::RemoteClustersArgs),
     /// Turn an IstioOperator file into values of landbridge's Helm charts.
     ConvertOperator(cli::operator::OperatorArgs),
+    /// Look after a cluster that is read by a remote secret: give it new credentials.
+    Cluster(cli::cluster::ClusterArgs),
     /// Show which endpoints of a service a proxy gets, and why not the others.
     Endpoints(cli::endpoints::EndpointsArgs),
     /// Show the services of every cluster, and those that several have: as a table, JSON or a picture.
@@ -51,6 +53,7 @@ impl Args {
             Command::CreateRemoteSecret(args) => args.run(),
             Command::RemoteClusters(args) => args.run(),
             Command::ConvertOperator(args) => args.run(),
+            Command::Cluster(args) => args.run(),
             Command::Endpoints(args) => args.run(),
             Command::ServiceMap(args) => args.run(),
         }

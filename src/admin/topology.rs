@@ -18,6 +18,9 @@ pub struct Cluster {
     pub id: String,
     /// The remote secret that names it; empty for clusters that flags name.
     pub secret_name: String,
+    /// Which of its kubeconfigs is in use: the beginning of its SHA-256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<String>,
     /// `synced`, `syncing`, `stale`; `refused`: what its secret says cannot be used.
     pub sync_status: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,21 +107,23 @@ pub async fn clusterz(State(admin): State<AdminState>, params: Asked) -> Answer 
         admin.sources.reports().into_iter().map(|report| (report.cluster.to_string(), report)).collect();
     let mut members: BTreeMap<_, _> =
         admin.sources.joined().members().into_iter().map(|(id, member)| (id.to_string(), member)).collect();
+    let notices = admin.sources.notices().all();
     for cluster in &mut clusters {
         if let Some(report) = reports.remove(&cluster.id) {
             cluster.server = report.server.map(|server| server.to_string());
             cluster.snapshot_of = report.snapshot.map(rfc3339);
             cluster.snapshot_seconds = report.snapshot.map(seconds_since);
-            let worst = report.problems.iter().min_by_key(|p| p.severity);
+            let noticed = notices.iter().filter(|problem| *problem.cluster == *cluster.id);
+            let worst = report.problems.iter().chain(noticed).min_by_key(|p| p.severity);
             cluster.problem = worst.map(ToString::to_string);
         }
-        if let Some(Member { secret, refused }) = members.remove(&cluster.id) {
-            cluster.secret_name = secret;
+        if let Some(Member { secret, used, refused }) = members.remove(&cluster.id) {
+            (cluster.secret_name, cluster.credentials) = (secret, used);
             cluster.problem = refused.or(cluster.problem.take());
         }
     }
     // Of the others nothing is read: with what their secrets say they cannot be.
-    clusters.extend(members.into_iter().map(|(id, Member { secret, refused })| {
+    clusters.extend(members.into_iter().map(|(id, Member { secret, refused, .. })| {
         let sync_status = if refused.is_some() { "refused" } else { "syncing" }.into();
         Cluster { id, secret_name: secret, sync_status, problem: refused, ..Cluster::default() }
     }));

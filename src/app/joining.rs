@@ -94,7 +94,13 @@ impl Joiner {
             }
             self.compare_known(&secrets, &wanted).await;
             self.refused.retain(|cluster, _| self.members.is_in_doubt(cluster));
-            self.clusters.sources().joined().set(&self.own, &wanted, &self.refused, problems);
+            self.clusters.sources().joined().set(
+                &self.own,
+                &wanted,
+                |cluster| self.members.used(cluster).cloned(),
+                &self.refused,
+                problems,
+            );
             if secrets.settled && self.trials.is_empty() {
                 self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
             }

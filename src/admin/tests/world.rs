@@ -257,7 +257,7 @@ fn sources() -> Sources {
     let desired = Desired { secret, kubeconfig: Kubeconfig::new(&b"hush"[..]) };
     let desired = ["west", "north"].map(|id| (id.into(), desired.clone())).into();
     let refused = [("north".into(), ("is no text".to_owned(), "make it again".to_owned()))].into();
-    sources.joined().set(&"east".into(), &desired, &refused, Vec::new());
+    sources.joined().set(&"east".into(), &desired, |_| None, &refused, Vec::new());
     sources
 }
 

@@ -1,10 +1,14 @@
 //! The service account that another control plane reads with: its rights and its token.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{PATIENCE, said};
 use crate::registry::kubernetes::{Client, Failure};
@@ -13,6 +17,10 @@ use crate::registry::kubernetes::{Client, Failure};
 const FILLED_WITHIN: Duration = Duration::from_secs(10);
 /// What is asked for where no token can be had that does not expire.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Said where no controller fills Secrets with tokens.
+const UNFILLED: &str =
+    "note: the cluster put no token into a Secret within 10 s; one that expires is asked for";
 
 /// What opens the cluster.
 pub struct Token {
@@ -86,23 +94,102 @@ pub async fn token(
     duration: Option<Duration>,
 ) -> Result<Token> {
     if let Some(duration) = duration {
-        return request(client, namespace, account, duration).await;
+        return request(client, namespace, account, duration, None).await;
     }
-    match from_secret(client, namespace, account).await? {
+    let name = format!("{account}-istio-remote-secret-token");
+    let (token, _) = from_secret(client, namespace, account, &name).await?;
+    match token {
         Some(token) => Ok(token),
         None => {
-            eprintln!(
-                "note: the cluster put no token into a Secret within {FILLED_WITHIN:?}; one that expires is asked for"
-            );
-            request(client, namespace, account, LONGEST).await
+            eprintln!("{UNFILLED}");
+            request(client, namespace, account, LONGEST, None).await
         }
     }
 }
 
-async fn request(client: &Client, namespace: &str, account: &str, duration: Duration) -> Result<Token> {
+/// A token that ends with a Secret of its own.
+pub struct Issued {
+    pub token: Zeroizing<String>,
+    pub holder: Holder,
+    /// When it expires, if it does.
+    pub expires: Option<String>,
+}
+
+/// The Secret that a token ends with.
+pub struct Holder {
+    pub namespace: String,
+    pub name: String,
+    /// If it is known.
+    pub uid: Option<String>,
+}
+
+/// A new token of the service account, as [`token`], which ends when its Secret is deleted.
+pub async fn issue(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    duration: Option<Duration>,
+) -> Result<Issued> {
+    let name = format!("{account}-istio-remote-secret-token-{:08x}", rand::random::<u32>());
+    let (filled, uid) = match duration {
+        None => from_secret(client, namespace, account, &name).await?,
+        Some(_) => {
+            // Of a type that no controller puts a token into.
+            let object = json!({ "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+                "metadata": { "name": name, "namespace": namespace } });
+            let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+            let made = client.apply(&path, &object, PATIENCE).await;
+            (None, uid(&made.map_err(|failure| said(&failure, &format!("make Secret {namespace}/{name}")))?))
+        }
+    };
+    let holder = Holder { namespace: namespace.to_owned(), name, uid };
+    let token = match filled {
+        Some(token) => token,
+        None => {
+            if duration.is_none() {
+                eprintln!("{UNFILLED}");
+            }
+            request(client, namespace, account, duration.unwrap_or(LONGEST), Some(&holder)).await?
+        }
+    };
+    Ok(Issued { token: Zeroizing::new(token.token), holder, expires: token.expires })
+}
+
+impl Holder {
+    /// Deletes it, and the token ends. That it is gone already is as good.
+    pub async fn delete(&self, client: &Client) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name);
+        match client.delete(&path, self.uid.as_deref(), PATIENCE).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.code() == Some(404) => Ok(()),
+            Err(failure) => Err(said(&failure, &format!("delete Secret {self}"))),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+fn uid(object: &Value) -> Option<String> {
+    object["metadata"]["uid"].as_str().map(str::to_owned)
+}
+
+async fn request(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    duration: Duration,
+    holder: Option<&Holder>,
+) -> Result<Token> {
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+    let bound = holder.map(
+        |holder| json!({ "apiVersion": "v1", "kind": "Secret", "name": holder.name, "uid": holder.uid }),
+    );
     let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": { "expirationSeconds": duration.as_secs() } });
+        "spec": { "expirationSeconds": duration.as_secs(), "boundObjectRef": bound } });
     let answer = client.post(&path, request.to_string().into_bytes(), PATIENCE).await;
     let answer = answer.map_err(|failure| no_account(failure, namespace, account))?;
     let answer: Value =
@@ -112,11 +199,15 @@ async fn request(client: &Client, namespace: &str, account: &str, duration: Dura
     Ok(Token { token, authority: None, expires: status("expirationTimestamp") })
 }
 
-/// From a Secret of type service-account-token, which is made if there is none.
-async fn from_secret(client: &Client, namespace: &str, account: &str) -> Result<Option<Token>> {
+/// From a Secret of type service-account-token, which is made if there is none; with its UID.
+async fn from_secret(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    name: &str,
+) -> Result<(Option<Token>, Option<String>)> {
     let at = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}");
     client.get_json(&at, PATIENCE).await.map_err(|failure| no_account(failure, namespace, account))?;
-    let name = format!("{account}-istio-remote-secret-token");
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
     let object = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
         "metadata": { "name": name, "namespace": namespace,
@@ -132,10 +223,10 @@ async fn from_secret(client: &Client, namespace: &str, account: &str) -> Result<
             String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
         };
         if let Some(token) = data("token") {
-            return Ok(Some(Token { token, authority: data("ca.crt"), expires: None }));
+            return Ok((Some(Token { token, authority: data("ca.crt"), expires: None }), uid(&known)));
         }
         if Instant::now() > until {
-            return Ok(None);
+            return Ok((None, uid(&known)));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         secret = client.get_json(&path, PATIENCE).await;

@@ -5,11 +5,14 @@
 //!                                    \-- reach: can the address be reached from elsewhere? --> warnings, on stderr
 //! ```
 
-mod account;
+pub(super) mod account;
 mod document;
 mod reach;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::duration;
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 
 /// For an answer of the API server.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Arguments of `landbridge create-remote-secret`; the names are istioctl's.
 #[derive(Debug, clap::Args)]
@@ -72,12 +75,7 @@ impl RemoteSecretArgs {
 
     async fn make(self) -> Result<String> {
         let Self { namespace, service_account, r#type: Type::Remote, .. } = &self;
-        let path = match &self.kubeconfig {
-            Some(path) => path.clone(),
-            None => {
-                std::env::home_dir().context("no home directory: give --kubeconfig")?.join(".kube/config")
-            }
-        };
+        let path = user_kubeconfig(self.kubeconfig.as_deref())?;
         let config = from_context(&path, self.context.as_deref()).await?;
         let client = Client::new(&config)?;
         let name = match &self.name {
@@ -118,6 +116,16 @@ impl RemoteSecretArgs {
     }
 }
 
+/// The kubeconfig that is named, or the user's.
+pub(super) fn user_kubeconfig(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
+        None => {
+            Ok(std::env::home_dir().context("no home directory: give --kubeconfig")?.join(".kube/config"))
+        }
+    }
+}
+
 /// The name becomes the Secret's, its key and a part of resource names.
 fn check_name(name: &str) -> Result<()> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
@@ -143,7 +151,7 @@ async fn cluster_uid(client: &Client) -> Result<String> {
 }
 
 /// An error of the API server, with what was wanted and what to do.
-fn said(failure: &Failure, wanted: &str) -> anyhow::Error {
+pub(super) fn said(failure: &Failure, wanted: &str) -> anyhow::Error {
     anyhow::anyhow!("cannot {wanted}: {failure}; {}", failure.remedy())
 }
 

@@ -2,19 +2,27 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 
 use super::{Desired, desired::problem};
 use crate::{
-    model::ClusterId,
-    registry::{Problem, Severity},
+    model::{ClusterId, remote_secret::Kubeconfig},
+    registry::{Problem, Severity, problem::log_difference},
 };
+
+/// What tells kubeconfigs apart without showing them: of SHA-256, the first 16 digits.
+pub fn fingerprint(kubeconfig: &[u8]) -> String {
+    digest(&SHA256, kubeconfig).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// A cluster that a secret names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// `namespace/name` of the secret.
     pub secret: String,
+    /// The fingerprint of the kubeconfig that is in use; none while there is none.
+    pub used: Option<String>,
     /// Why what the secret says now is not in use.
     pub refused: Option<String>,
 }
@@ -30,12 +38,13 @@ struct State {
 }
 
 impl Joined {
-    /// Replaces everything; `refused` says why, of clusters whose newest credentials are not in use. Problems are logged when
+    /// Replaces everything; `used` is what is in use, `refused` says why, of clusters whose newest credentials are not. Problems are logged when
     /// they appear and when they are gone.
     pub fn set(
         &self,
         own: &ClusterId,
         desired: &BTreeMap<ClusterId, Desired>,
+        used: impl Fn(&ClusterId) -> Option<Kubeconfig>,
         refused: &BTreeMap<ClusterId, (String, String)>,
         mut problems: Vec<Problem>,
     ) {
@@ -46,20 +55,13 @@ impl Joined {
                 problems.push(problem(own, &desired.secret, cluster, Severity::Error, words.0, words.1));
             }
             let refused = refused.map(|(reason, remedy)| format!("{reason}; {remedy}"));
-            (cluster.clone(), Member { secret: desired.secret.to_string(), refused })
+            let used = used(cluster).map(|kubeconfig| fingerprint(kubeconfig.expose()));
+            (cluster.clone(), Member { secret: desired.secret.to_string(), used, refused })
         });
         let members = members.collect();
         problems.sort();
         let mut state = self.0.lock();
-        for problem in problems.iter().filter(|p| !state.problems.contains(p)) {
-            match problem.severity {
-                Severity::Error => tracing::error!("{problem}"),
-                Severity::Warning => tracing::warn!("{problem}"),
-            }
-        }
-        for problem in state.problems.iter().filter(|p| !problems.contains(p)) {
-            tracing::info!("solved: {problem}");
-        }
+        log_difference(&state.problems, &problems);
         *state = State { members, problems };
     }
 

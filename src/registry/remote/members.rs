@@ -88,6 +88,11 @@ impl Members {
         true
     }
 
+    /// With which a cluster is read; none: it is not.
+    pub fn used(&self, cluster: &ClusterId) -> Option<&Kubeconfig> {
+        self.0.get(cluster)?.used.as_ref()
+    }
+
     /// Whether what a secret says now is refused, or being tried: what was said of it last still holds.
     pub fn is_in_doubt(&self, cluster: &ClusterId) -> bool {
         self.0.get(cluster).is_some_and(|m| m.trying.is_some() || m.refused.is_some())

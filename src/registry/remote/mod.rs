@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use self::{
     desired::{Desired, desired},
-    joined::{Joined, Member},
+    joined::{Joined, Member, fingerprint},
     members::{LINGER, Members, Step},
 };
 use crate::model::{Change, Kind, Object, ObjectKey, remote_secret::RemoteSecret};

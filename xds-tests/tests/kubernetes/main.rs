@@ -14,6 +14,7 @@ mod outages;
 mod plane;
 mod reading;
 mod restart;
+mod rotating;
 mod serving;
 mod tokens;
 mod watching;
