@@ -27,8 +27,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "model", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "writers", "xds",
-            "admin",
+            "model", "files", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "writers",
+            "xds", "admin",
         ],
     ),
     ("args", &["cli", "app"]),

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
+use super::ca_copy::Copy;
 use crate::{
     ca::{
         Authority, CaError,
@@ -40,7 +41,9 @@ const TOPIC: &str = "certificate authority";
 /// For an answer of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at who leads, and between words about waiting.
-const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How long an API server that says nothing may take at the start before the copy is used.
+const COPY_AFTER: Duration = Duration::from_millis(300);
 /// Between looks at the end of a self-signed root.
 const RENEWAL_LOOK: Duration = Duration::from_secs(3600);
 
@@ -54,6 +57,8 @@ pub struct Secrets {
     /// Who writes to the cluster.
     pub standing: watch::Receiver<Standing>,
     pub notices: Notices,
+    /// What was in force last.
+    pub copy: Copy,
 }
 
 /// What is known of both Secrets.
@@ -105,7 +110,8 @@ impl Secrets {
         let task = async move {
             tokio::select! {
                 () = follow => {}
-                () = secrets.hand_on(news, sender) => {}
+                () = secrets.hand_on(news.clone(), sender) => {}
+                () = secrets.keep_copy(news, current.clone()) => {}
                 () = secrets.renew(&access, current) => {}
             }
         };
@@ -179,17 +185,31 @@ impl Secrets {
                 State::Unknown => return Choice::Wait(None),
                 State::Away(failure) => return Choice::Wait(Some((name, failure.clone()))),
                 State::Absent => {}
-                State::Here(data) => {
-                    let material = Material::new(self.origin(name), data.0.clone());
-                    return Choice::Given(if name == PLUGGED_IN {
-                        Given::CaCerts(material)
-                    } else {
-                        Given::SelfSigned(material)
-                    });
-                }
+                State::Here(data) => return Choice::Given(self.given(name, data)),
             }
         }
         Choice::Nothing
+    }
+
+    fn given(&self, name: &str, data: &SecretData) -> Given {
+        let material = Material::new(self.origin(name), data.0.clone());
+        if name == PLUGGED_IN { Given::CaCerts(material) } else { Given::SelfSigned(material) }
+    }
+
+    /// Keeps a copy of the Secret in force, once it was seen to be usable.
+    fn keep(&self, known: &Known, authority: &Authority) {
+        for (name, state) in [(PLUGGED_IN, &known.plugged_in), (SELF_SIGNED, &known.self_signed)] {
+            let State::Here(data) = state else { continue };
+            let now = OffsetDateTime::now_utc();
+            let next = match self.given(name, data) {
+                Given::CaCerts(material) => material.authority(now),
+                Given::SelfSigned(material) => material.self_signed(now),
+            };
+            // What is refused is not in force, and neither is what is passed over.
+            if next.is_ok_and(|next| next.has_same_chain(authority)) {
+                return self.copy.keep(name, data);
+            }
+        }
     }
 
     /// The first Secret that there is; where there is none, the one that the leader makes. None if it may not be made.
@@ -199,8 +219,9 @@ impl Secrets {
         news: &mut watch::Receiver<Known>,
         trust_domain: &str,
     ) -> Result<Option<Given>> {
-        let mut said = Instant::now();
+        let (began, mut said) = (Instant::now(), Instant::now());
         let mut refused = None;
+        let mut copy = self.copy.restore();
         loop {
             let known = news.borrow_and_update().clone();
             let waits_for = match self.choose(&known) {
@@ -211,6 +232,15 @@ impl Secrets {
                          Secrets {PLUGGED_IN} and {SELF_SIGNED}, give --ca-dir, or --ca-secrets=false for a root in --state-dir",
                         self.namespace
                     ));
+                }
+                Choice::Wait(failure)
+                    if copy.is_some() && (failure.is_some() || began.elapsed() >= COPY_AFTER) =>
+                {
+                    let given = copy.take().map(|(name, data)| {
+                        warn!("the Secret with the authority cannot be read: the copy of {name} in the state directory is used until it can");
+                        self.given(&name, &data)
+                    });
+                    return Ok(given);
                 }
                 Choice::Wait(failure) => {
                     failure.map_or_else(|| "their first read".to_owned(), |(_, failure)| failure.to_string())
@@ -270,6 +300,8 @@ impl Secrets {
 
     /// Tells the authority whenever the Secret in force changes, for ever.
     async fn hand_on(&self, mut news: watch::Receiver<Known>, sender: watch::Sender<Given>) {
+        // What was known when the copy was taken is looked at again.
+        news.mark_changed();
         while news.changed().await.is_ok() {
             let known = news.borrow_and_update().clone();
             match self.choose(&known) {
@@ -289,6 +321,17 @@ impl Secrets {
                     );
                 }
                 Choice::Wait(_) => {}
+            }
+        }
+    }
+
+    /// Keeps the copy as the authority in force is, for ever.
+    async fn keep_copy(&self, news: watch::Receiver<Known>, mut authority: watch::Receiver<Arc<Authority>>) {
+        loop {
+            let (known, current) = (news.borrow().clone(), authority.borrow_and_update().clone());
+            self.keep(&known, &current);
+            if authority.changed().await.is_err() {
+                return;
             }
         }
     }

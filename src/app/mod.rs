@@ -4,6 +4,7 @@
 mod api_servers;
 mod authenticate;
 mod authority;
+mod ca_copy;
 mod ca_secret;
 mod cgroup;
 pub mod clusters;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
+    ca_copy::Copy,
     clusters::{Clusters, Place},
     joining::Joiner,
     writing::Writing,
@@ -187,6 +189,7 @@ pub async fn serve(config: Config) -> Result<()> {
         access: api_servers.own_access(),
         standing: writing.own(),
         notices: sources.notices().clone(),
+        copy: Copy::new(&config.state_dir, format!("{}/{}", config.cluster_id, config.namespace)),
     };
     let given = config.clusters.keys().cloned().collect();
     let joiner = Joiner::new(config.cluster_id.clone(), given, clusters, config.remote_kubeconfigs);
