@@ -68,5 +68,5 @@ istio: pilot
 {{- define "landbridge.leaderRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update]
+  verbs: [get, list, watch, create, update]
 {{- end }}
