@@ -43,7 +43,7 @@ fn a_control_plane_needs_no_more_than_its_roles() {
         let own = kubeconfig("istiod", "own.kubeconfig").await?;
         // The same API server once more, as a control plane of another cluster reads it.
         let other = kubeconfig("istio-reader-service-account", "other.kubeconfig").await?;
-        serves(&rendered, &own, &other, &folder).await?;
+        serves(&cluster, &rendered, &own, &other, &folder).await?;
         may(&cluster, "istiod", OF_THE_CONTROL_PLANE).await?;
         may(&cluster, "istio-reader-service-account", OF_READERS).await?;
         denied(&cluster).await
@@ -61,7 +61,13 @@ async fn login(cluster: &Cluster, account: &str) -> Result<Login> {
 }
 
 /// Runs what the Deployment runs, with other folders, addresses and a kubeconfig instead of a pod's service account.
-async fn serves(rendered: &[Value], own: &Path, other: &Path, folder: &Path) -> Result<()> {
+async fn serves(
+    cluster: &Cluster,
+    rendered: &[Value],
+    own: &Path,
+    other: &Path,
+    folder: &Path,
+) -> Result<()> {
     let deployment = rendered.iter().find(|o| o["kind"] == "Deployment").context("a Deployment")?;
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let mut command = Command::new(landbridge::find()?);
@@ -95,6 +101,20 @@ async fn serves(rendered: &[Value], own: &Path, other: &Path, folder: &Path) -> 
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         ensure!(started.elapsed() < PATIENCE, "not ready: {said}");
         sleep(Duration::from_millis(50)).await;
+    }
+    // What only a writer makes: the authority, the Lease of the one that writes, and the roots in every namespace.
+    let made = [
+        ("v1", "Secret", "istio-system", "istio-ca-secret"),
+        ("v1", "ConfigMap", "istio-system", "istio-ca-root-cert"),
+        ("v1", "ConfigMap", "production", "istio-ca-root-cert"),
+    ];
+    for (version, kind, namespace, name) in made {
+        let objects = cluster.objects(version, kind, Some(namespace)).await?;
+        while objects.get_opt(name).await?.is_none() {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            ensure!(started.elapsed() < PATIENCE, "no {kind} {namespace}/{name}: {said}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
     // The probes of the chart.
     for probe in ["readinessProbe", "livenessProbe"] {
