@@ -106,12 +106,22 @@ pub struct Overlap {
     pub host: String,
     /// By cluster.
     pub clusters: BTreeMap<String, Count>,
+    /// Where the clusters' definitions contradict each other, and which holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<String>,
 }
 
 /// The whole map; `?namespace=` narrows.
 pub async fn servicemap(State(admin): State<AdminState>, params: Asked) -> Answer {
-    let raw = admin.inspector.ask(collect).await.ok_or_else(Refusal::no_pipeline)?;
+    let (raw, conflicts) = admin
+        .inspector
+        .ask(|state| (collect(state), conflicts(state)))
+        .await
+        .ok_or_else(Refusal::no_pipeline)?;
     let mut map = build(raw);
+    for overlap in &mut map.overlaps {
+        overlap.conflicts = conflicts.get(&overlap.host).cloned().unwrap_or_default();
+    }
     if let Some(namespace) = &params.namespace {
         map.retain(|ns| ns == namespace);
     }
@@ -146,6 +156,13 @@ fn collect(state: &pipeline::State) -> Vec<Raw> {
             .collect(),
     };
     index.inputs().clusters.iter().map(of).collect()
+}
+
+/// By host.
+fn conflicts(state: &pipeline::State) -> BTreeMap<String, Vec<String>> {
+    let services = state.index.services().filter(|service| !service.conflicts.is_empty());
+    let words = |all: &[Arc<str>]| all.iter().map(ToString::to_string).collect();
+    services.map(|service| (service.key.host.to_string(), words(&service.conflicts))).collect()
 }
 
 fn build(raw: Vec<Raw>) -> ServiceMap {
@@ -210,6 +227,7 @@ fn overlaps(clusters: &[ClusterServices]) -> Vec<Overlap> {
                 name: service.name.clone(),
                 host: service.host.clone(),
                 clusters: BTreeMap::new(),
+                conflicts: Vec::new(),
             });
             overlap.clusters.insert(cluster.cluster.clone(), service.endpoints);
         }

@@ -115,5 +115,12 @@ fn text(map: &ServiceMap) -> String {
         table.row([overlap.namespace.clone(), overlap.name.clone()].into_iter().chain(counts));
     }
     let _ = write!(text, "{table}");
+    let conflicts = map.overlaps.iter().flat_map(|o| o.conflicts.iter().map(move |words| (o, words)));
+    for (i, (overlap, words)) in conflicts.enumerate() {
+        if i == 0 {
+            text.push_str("\ndefinitions that contradict each other\n");
+        }
+        let _ = writeln!(text, "{}/{}: {words}", overlap.namespace, overlap.name);
+    }
     text
 }

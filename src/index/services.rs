@@ -102,11 +102,17 @@ fn merge(
                 ),
             }
         }
-        if definition.headless != first.headless || external_name(definition) != external_name(first) {
-            conflicts.push(
-                format!("{id} and {first_cluster} disagree on the service's type; {first_cluster} holds")
-                    .into(),
-            );
+        let kind = |d: &Definition| (d.headless, external_name(d).cloned());
+        let export_to = |d: &Definition| d.meta.annotations.get(EXPORT_TO).cloned();
+        let differences = [
+            ("the service's type", kind(definition) != kind(first)),
+            ("its internalTrafficPolicy", definition.node_local != first.node_local),
+            ("who sees it (exportTo)", export_to(definition) != export_to(first)),
+        ];
+        for (what, _) in differences.iter().filter(|(_, differs)| *differs) {
+            let words =
+                format!("{id} and {first_cluster} disagree on {what}; {first_cluster}, the oldest, holds");
+            conflicts.push(words.into());
         }
     }
 

@@ -435,3 +435,41 @@ fn a_service_may_be_an_alias_or_headless() {
         ["backend.production.svc.cluster.local"]
     );
 }
+
+/// What two clusters say of one service, west being older: what is said about it, and what holds.
+#[test]
+fn contradicting_definitions_are_named_and_the_oldest_holds() {
+    type Edit = fn(&mut Definition);
+    let cases: [(Edit, &[&str]); 7] = [
+        (|_| {}, &[]),
+        // Further ports contradict nothing.
+        (|east| east.ports.push(http(9090)), &[]),
+        (
+            |east| east.ports[0].app_protocol = Some("tcp".into()),
+            &["port 80: east says \"http\" (Tcp), west"],
+        ),
+        (|east| east.headless = true, &["east and west disagree on the service's type; west, the oldest"]),
+        (|east| east.kind = ServiceType::ExternalName("x".into()), &["service's type"]),
+        (|east| east.node_local = true, &["internalTrafficPolicy"]),
+        (
+            |east| drop(east.meta.annotations.insert("networking.istio.io/exportTo".into(), ".".into())),
+            &["who sees it (exportTo)"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut index = index();
+        let west = mk_service("backend", 1, [10, 2, 0, 1], vec![http(80)]);
+        let mut east = mk_service("backend", 2, [10, 1, 0, 1], vec![http(80)]);
+        change(&mut east);
+        index.update([put("east", Object::Service(Arc::new(east)))]);
+        index.update([put("west", Object::Service(Arc::new(west)))]);
+        let service = backend(&index);
+        assert_eq!(service.conflicts.len(), expected.len(), "{:?}", service.conflicts);
+        for (said, words) in service.conflicts.iter().zip(expected) {
+            assert!(said.contains(words), "{said}");
+        }
+        let holds = (service.resolution == Resolution::ClientSide, service.node_local, &service.export_to);
+        assert_eq!(holds, (true, false, &ExportTo::Public));
+        assert_eq!(service.ports[0].protocol, Protocol::Http);
+    }
+}

@@ -19,7 +19,8 @@ fn example() -> ServiceMap {
         ],
         "overlaps": [
             { "namespace": "production", "name": "backend", "host": "backend.production.svc.cluster.local",
-              "clusters": { "east": { "ready": 2, "total": 2 }, "west": { "ready": 2, "total": 2 } } },
+              "clusters": { "east": { "ready": 2, "total": 2 }, "west": { "ready": 2, "total": 2 } },
+              "conflicts": ["east and west disagree on the service's type"] },
         ],
     });
     serde_json::from_value(map).expect("the shape of /debug/servicemap")
@@ -37,6 +38,9 @@ fn the_table_shows_each_cluster_and_the_overlap() {
     let overlap = text.split("in several clusters").nth(1).expect("the overlap list");
     let row: Vec<_> = overlap.lines().nth(2).expect("a row").split_whitespace().collect();
     assert_eq!(row, ["production", "backend", "2/2", "2/2"]);
+    let conflict =
+        "contradict each other\nproduction/backend: east and west disagree on the service's type\n";
+    assert!(overlap.ends_with(conflict), "{overlap}");
 }
 
 #[test]
