@@ -299,8 +299,10 @@ impl Session<'_> {
         }
     }
 
+    /// A witness has the number of another proxy, and always reads.
     fn stops_reading(&self) -> bool {
-        self.link.shard.numbers.borrow()[self.link.first] < self.link.shard.plan.stop_reading
+        let Link { shard, first, .. } = self.link;
+        *first < shard.ordinary() && shard.numbers.borrow()[*first] < shard.plan.stop_reading
     }
 
     /// Adds what the socket has moved since the last time.
