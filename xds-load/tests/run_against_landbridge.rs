@@ -92,31 +92,3 @@ async fn both_protocols_are_right_and_a_wrong_server_is_found_out() {
     assert_eq!(report.broken.len(), 1, "{report}");
     assert!(metric(&report, "verify.untrue") > 0.0 && metric(&report, "verify.stale") > 0.0, "{report}");
 }
-
-/// Half of the proxies stop reading, those with the lowest numbers, of which witnesses are copies.
-#[tokio::test]
-async fn readers_are_held_against_witnesses_that_read() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = tempfile::tempdir().unwrap();
-    let mesh = Mesh::generate(spec()).unwrap();
-    let place = dir.path().join("mesh");
-    Directories::new(&place).write(&mesh).unwrap();
-    let server = serve(dir.path(), &mesh);
-    let mut scenario = Scenario {
-        server: server.to_string(),
-        proxies: 50,
-        threads: 2,
-        stop_reading: 25,
-        mesh: Some(place),
-        phases: vec![
-            Phase::Connect(Pace::default()),
-            Phase::Churn(Script::Rate { per_second: 20.0, seconds: 1.0, replace: 0.5 }),
-        ],
-        ..Scenario::default()
-    };
-    scenario.verify.quiet = 0.5;
-    let report = Report::new(&run::run(scenario).await.unwrap(), &[]);
-    assert!(report.is_good(), "{report}");
-    assert_eq!((metric(&report, "verify.compared"), metric(&report, "verify.excluded")), (25.0, 25.0));
-    assert!(metric(&report, "verify.witnesses") > 0.0 && metric(&report, "verify.truth") > 20.0, "{report}");
-}
