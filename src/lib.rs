@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! files, Kubernetes --Change--> pipeline (the only writer): inputs -> index -> views -> resources -> snapshots
-//!                                                                     snapshots --watch--> xDS streams --> Envoys
+//!                                                                     snapshots --feed--> xDS streams --> Envoys
 //! ```
 
 pub mod admin;
@@ -21,5 +21,6 @@ pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod view;
+pub mod workers;
 pub mod writers;
 pub mod xds;

@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     destination_rule::DestinationRule,
     gateway::Gateway,
@@ -111,8 +113,9 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// An object as it is now, shared: comparing and keeping it costs nothing.
-#[derive(Clone, Debug, PartialEq)]
+/// An object as it is now, shared: comparing and keeping it costs nothing. It is written to disk in this form
+/// (`registry::durable`); credentials are not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Object {
     /// A Namespace.
     Namespace(Arc<Namespace>),
@@ -135,6 +138,7 @@ pub enum Object {
     /// A PeerAuthentication.
     PeerAuthentication(Arc<PeerAuthentication>),
     /// A Secret that registers clusters.
+    #[serde(skip)]
     RemoteSecret(Arc<RemoteSecret>),
 }
 

@@ -22,14 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::model::{
-    ClusterId, Object,
-    destination_rule::DestinationRule,
-    gateway::Gateway,
-    kubernetes::{EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount},
-    mesh::MeshConfig,
-    peer_authentication::PeerAuthentication,
-};
+use crate::model::{ClusterId, Kind, Object};
 
 const MAGIC: &str = "landbridge-snapshot/";
 /// The only version that is written, and read.
@@ -55,8 +48,9 @@ pub struct Header {
     pub objects: usize,
 }
 
-/// An object and its name: not every kind knows its own.
-#[derive(Clone, Debug, PartialEq)]
+/// A line: an object and its name, for not every kind knows its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Item {
     /// Empty for cluster-scoped kinds.
     pub namespace: Arc<str>,
@@ -96,39 +90,14 @@ pub enum Unusable {
     Unwritable(String, serde_json::Error),
 }
 
-/// A line.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    namespace: Arc<str>,
-    name: Arc<str>,
-    object: Stored,
-}
-
-/// The kinds that are written: all but secrets.
-#[derive(Serialize, Deserialize)]
-enum Stored {
-    Namespace(Arc<Namespace>),
-    Node(Arc<Node>),
-    ServiceAccount(Arc<ServiceAccount>),
-    Service(Arc<Service>),
-    Pod(Arc<Pod>),
-    EndpointSlice(Arc<EndpointSlice>),
-    MeshConfig(Arc<MeshConfig>),
-    Gateway(Arc<Gateway>),
-    DestinationRule(Arc<DestinationRule>),
-    PeerAuthentication(Arc<PeerAuthentication>),
-}
-
-/// A snapshot. Objects of kinds that are not written must not be among the items.
+/// A snapshot of these; secrets among them are left out.
 pub fn encode(header: &Header, items: &[Item]) -> Result<Vec<u8>, Unusable> {
     let unwritable = |name: &str, error| Unusable::Unwritable(name.to_owned(), error);
     let mut body = serde_json::to_vec(header).map_err(|error| unwritable("its header", error))?;
     body.push(b'\n');
-    for Item { namespace, name, object } in items {
-        let Some(object) = stored(object) else { continue };
-        let line = Line { namespace: namespace.clone(), name: name.clone(), object };
-        serde_json::to_writer(&mut body, &line).map_err(|error| unwritable(name, error))?;
+    // Credentials stay in memory.
+    for item in items.iter().filter(|item| item.object.kind() != Kind::RemoteSecret) {
+        serde_json::to_writer(&mut body, item).map_err(|error| unwritable(&item.name, error))?;
         body.push(b'\n');
     }
     let mut bytes = first_line(VERSION, &body).into_bytes();
@@ -149,8 +118,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<Item>), Unusable> {
     let header: Header = serde_json::from_slice(lines.next().unwrap_or_default()).map_err(unreadable(2))?;
     let mut items = Vec::with_capacity(header.objects.min(bytes.len()));
     for (i, line) in lines.enumerate() {
-        let Line { namespace, name, object } = serde_json::from_slice(line).map_err(unreadable(i + 3))?;
-        items.push(Item { namespace, name, object: object.into() });
+        items.push(serde_json::from_slice(line).map_err(unreadable(i + 3))?);
     }
     Ok((header, items))
 }
@@ -181,40 +149,6 @@ fn check_version(first: &[u8]) -> Result<(), Unusable> {
 fn not_whole(bytes: &[u8]) -> Unusable {
     let begins = bytes.starts_with(MAGIC.as_bytes()) || MAGIC.as_bytes().starts_with(bytes);
     if begins { Unusable::Damaged } else { Unusable::Other }
-}
-
-fn stored(object: &Object) -> Option<Stored> {
-    Some(match object {
-        Object::Namespace(o) => Stored::Namespace(o.clone()),
-        Object::Node(o) => Stored::Node(o.clone()),
-        Object::ServiceAccount(o) => Stored::ServiceAccount(o.clone()),
-        Object::Service(o) => Stored::Service(o.clone()),
-        Object::Pod(o) => Stored::Pod(o.clone()),
-        Object::EndpointSlice(o) => Stored::EndpointSlice(o.clone()),
-        Object::MeshConfig(o) => Stored::MeshConfig(o.clone()),
-        Object::Gateway(o) => Stored::Gateway(o.clone()),
-        Object::DestinationRule(o) => Stored::DestinationRule(o.clone()),
-        Object::PeerAuthentication(o) => Stored::PeerAuthentication(o.clone()),
-        // Credentials stay in memory.
-        Object::RemoteSecret(_) => return None,
-    })
-}
-
-impl From<Stored> for Object {
-    fn from(stored: Stored) -> Self {
-        match stored {
-            Stored::Namespace(o) => Self::Namespace(o),
-            Stored::Node(o) => Self::Node(o),
-            Stored::ServiceAccount(o) => Self::ServiceAccount(o),
-            Stored::Service(o) => Self::Service(o),
-            Stored::Pod(o) => Self::Pod(o),
-            Stored::EndpointSlice(o) => Self::EndpointSlice(o),
-            Stored::MeshConfig(o) => Self::MeshConfig(o),
-            Stored::Gateway(o) => Self::Gateway(o),
-            Stored::DestinationRule(o) => Self::DestinationRule(o),
-            Stored::PeerAuthentication(o) => Self::PeerAuthentication(o),
-        }
-    }
 }
 
 // === impl Header ===

@@ -16,7 +16,6 @@
 pub(super) mod format;
 #[cfg(test)]
 mod tests;
-mod workers;
 
 use std::{
     fs, io,
@@ -28,14 +27,13 @@ use std::{
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use self::format::{Header, decode, decode_header, encode};
 pub use self::format::{Item, Unusable};
-use self::{
-    format::{Header, decode, decode_header, encode},
-    workers::Workers,
-};
 use super::{Problem, Severity};
-use crate::{files, model::ClusterId};
+use crate::{files, model::ClusterId, workers::Workers};
 
+/// Snapshots that are read or written at a time: they take memory, and others want the disk, too.
+const AT_ONCE: usize = 2;
 const SUFFIX: &str = ".snapshot";
 /// A name of a file may have 255 bytes; the suffix and that of a temporary file are among them.
 const LONGEST_NAME: usize = 180;
@@ -98,7 +96,11 @@ impl Snapshots {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { dir: dir.into(), control_plane, workers: Workers::start()? })
+        let workers = Workers::default();
+        for _ in 0..AT_ONCE {
+            workers.add("snapshots")?;
+        }
+        Ok(Self { dir: dir.into(), control_plane, workers })
     }
 
     /// The place of a cluster's snapshot. `joined`: by a remote secret.
