@@ -37,8 +37,20 @@ pub struct Envoy {
 impl Envoy {
     /// Starts Envoy with a bootstrap file inside `ns`, without waiting for it.
     pub fn start(binary: &Path, ns: &Ns, name: &str, bootstrap: &Path, log: &Path) -> Result<Self> {
-        let mut command = Command::new("setpriv");
+        Self::start_by(Command::new("env"), binary, ns, name, bootstrap, log)
+    }
+
+    /// As [`Envoy::start`], by a program that becomes what its last arguments say.
+    pub fn start_by(
+        mut command: Command,
+        binary: &Path,
+        ns: &Ns,
+        name: &str,
+        bootstrap: &Path,
+        log: &Path,
+    ) -> Result<Self> {
         command
+            .arg("setpriv")
             .args([format!("--reuid={PROXY_ID}"), format!("--regid={PROXY_ID}")])
             // As in a pod, but able to read below a home directory of mode 0700, where the project may lie.
             .args(["--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"])

@@ -67,6 +67,13 @@ impl Process {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub async fn finish(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = timeout(within, self.child.wait()).await;
+        let ended = ended.with_context(|| format!("{} still runs after {within:?}", self.name))?;
+        ended.with_context(|| format!("wait for {}", self.name))
+    }
+
     /// Ends it at once (SIGKILL), as a crash would.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("kill {}", self.name))

@@ -91,6 +91,17 @@ impl Topology {
         Ok(pod)
     }
 
+    /// Adds a machine in the wide-area network, which reaches gateways and API servers and no pods: where a person works.
+    pub fn add_desk(&mut self) -> Result<Ns> {
+        let name = format!("{}-wan", self.prefix);
+        let wan = self.infrastructure.iter().find(|ns| ns.name() == name);
+        let wan = wan.context("the clouds have a network between them")?;
+        let desk = Ns::create(&format!("{}-desk", self.prefix))?;
+        netns::plug(wan, &desk, "eth0", "172.30.0.50/24")?;
+        self.infrastructure.push(desk.clone());
+        Ok(desk)
+    }
+
     pub fn pod(&self, cloud: &str, name: &str) -> Result<Pod> {
         self.pods
             .get(&format!("{cloud}/{name}"))

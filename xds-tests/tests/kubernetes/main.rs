@@ -17,5 +17,6 @@ mod restart;
 mod rotating;
 mod serving;
 mod tokens;
+mod walkthrough;
 mod watching;
 mod world;
