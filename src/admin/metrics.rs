@@ -242,7 +242,7 @@ impl Figures {
         });
         out.gauges(
             "landbridge_watch_age_seconds",
-            "Since a watch of an API server last said something; bookmarks come every minute",
+            "Since a watch of an API server last said something; it is opened again after 90 s",
             ages,
         )?;
         let snapshots = self.sources.iter().filter_map(|source| {

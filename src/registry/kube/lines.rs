@@ -16,7 +16,7 @@ const MAX_LINE: usize = 32 << 20;
 pub struct Lines {
     body: Body,
     rest: BytesMut,
-    /// Nothing for so long: the connection is taken for dead.
+    /// How long nothing may come.
     silence: Duration,
 }
 

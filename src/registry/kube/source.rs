@@ -56,7 +56,8 @@ pub struct KubeSource {
 pub struct Timing {
     /// For the head of an answer, and between parts of a list.
     pub answer: Duration,
-    /// On a watch. API servers send a bookmark every minute: longer silence is a dead connection.
+    /// On a watch, before it is opened again to see whether anybody is there. Bookmarks come every minute; but of a collection in
+    /// which nothing happens only where etcd reports its progress (kubeadm has it do so, embedded ones may not).
     pub silence: Duration,
     /// Between tries, at first and at most.
     pub backoff: (Duration, Duration),

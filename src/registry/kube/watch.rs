@@ -171,7 +171,12 @@ impl<'a> Watcher<'a> {
             let chunk = tokio::select! {
                 _ = self.access.changed() => return Err(End::Swapped),
                 () = asked_to_list(), if !listing => return Err(End::Relist),
-                chunk = lines.next() => chunk?,
+                chunk = lines.next() => chunk,
+            };
+            let chunk = match chunk {
+                // Idle, or dead: opened again where it is, that shows.
+                Err(Failure::Silent(_)) if !listing => return Ok(true),
+                chunk => chunk?,
             };
             let Some(chunk) = chunk else {
                 return match listing {

@@ -336,6 +336,45 @@ async fn silence_is_noticed_and_named() {
     assert!(w.api.asked("services?watch=1") > before && w.removed.is_empty());
 }
 
+/// Bookmarks are a courtesy: a collection in which nothing happens may be silent for long.
+#[tokio::test]
+async fn a_quiet_server_is_not_a_dead_one() {
+    let mut w = World::new(|source| source.timing.silence = Duration::from_millis(100)).await;
+    let before = w.api.asked("/services?");
+    w.until("opened again", |w| w.api.asked("/services?") > before + 5).await;
+    assert_eq!((w.state.clone(), w.problems()), (ClusterState::Synced, Vec::<String>::new()));
+    let services = w.api.set(|s| {
+        s.requests
+            .iter()
+            .filter(|r| r.contains("/services?"))
+            .filter(|r| !r.contains("resourceVersion="))
+            .count()
+    });
+    assert_eq!(services, 1, "and not listed");
+}
+
+/// More than fits into a frame, a page or a channel.
+#[tokio::test]
+async fn a_large_list_comes_in_parts() {
+    for no_streams in [false, true] {
+        let api = Api::start().await;
+        api.set(|state| {
+            state.no_streams = no_streams;
+            for i in 0..20_000 {
+                let name = format!("web-{i:05}");
+                state.put(
+                    &id("pods", "production", &name),
+                    json!({ "app": "web" }),
+                    json!({ "spec": { "nodeName": "n" } }),
+                );
+            }
+        });
+        let mut w = World::start(api, |_| {}).await;
+        w.synced().await;
+        assert_eq!((w.names(Kind::Pod).len(), w.upserts, w.removed.len()), (20_000, 20_000, 0));
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_wants_to_be_left_alone_is() {
     let mut w = World::new(|_| {}).await;
