@@ -85,9 +85,10 @@ impl Failure {
         matches!(self.code(), Some(400 | 405 | 415 | 422))
     }
 
-    /// A client's mistake (4xx) other than too many requests: says nothing about the server.
-    pub fn is_of_asker(&self) -> bool {
-        self.code().is_some_and(|code| (400..500).contains(&code) && code != 429)
+    /// A question that may not be asked, or is not understood: an answer that says nothing. That the credentials are refused (401),
+    /// or that there are too many requests, says something.
+    pub fn is_of_question(&self) -> bool {
+        self.code().is_some_and(|code| (400..500).contains(&code) && !matches!(code, 401 | 429))
     }
 
     /// When the server wants to be asked again.

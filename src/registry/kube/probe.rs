@@ -1,4 +1,5 @@
-//! What an API server says of itself. Watches can be quiet for a minute, and stay open while its storage is gone.
+//! What an API server says of itself. Watches can be quiet for a minute, and stay open while its storage is gone or our
+//! credentials are not good any more.
 
 use std::{
     sync::Arc,
@@ -21,7 +22,7 @@ pub(super) async fn probe(shared: &Shared, access: watch::Receiver<Arc<Client>>)
         let patience = PATIENCE.min(shared.timing.answer);
         let failure = client.get_all("/readyz", "*/*", patience).await.err();
         // Whoever may not ask, or asks something in front of the API server, learns nothing from it.
-        let failure = failure.filter(|failure| !failure.is_of_asker());
+        let failure = failure.filter(|failure| !failure.is_of_question());
         let wait = if failure.is_some() { OFTEN.min(shared.timing.probe) } else { shared.timing.probe };
         shared.freshness.lock().probed(failure, Instant::now());
         sleep(jitter(wait)).await;
