@@ -38,6 +38,8 @@ struct Source {
     snapshot_seconds: Option<u64>,
     /// Files or objects found changed without an event.
     repairs: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_compared: Option<String>,
     /// Since each watch of an API server last said something.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     watch_age_seconds: BTreeMap<String, f64>,
@@ -65,6 +67,7 @@ fn source(report: SourceReport) -> Source {
         snapshot_of: report.snapshot.map(rfc3339),
         snapshot_seconds: report.snapshot.map(seconds_since),
         repairs: report.repairs,
+        last_compared: report.compared.map(rfc3339),
         watch_age_seconds: report.ages.into_iter().map(|(kind, age)| (kind, tenths(age))).collect(),
         objects: report.objects,
         not_read: report.not_read,

@@ -97,6 +97,8 @@ pub struct SourceReport {
     /// What a slow look at everything found changed without having been told: missed events. Files, or objects of an
     /// API server.
     pub repairs: u64,
+    /// When it was last compared with the API server as a whole.
+    pub compared: Option<SystemTime>,
     /// Objects in force, by kind.
     pub objects: BTreeMap<String, usize>,
     /// Objects of kinds that are not read, by `apiVersion/kind`.
@@ -105,7 +107,7 @@ pub struct SourceReport {
     pub server: Option<Arc<str>>,
     /// When the durable snapshot of it was known to hold, if there is one.
     pub snapshot: Option<SystemTime>,
-    /// How long each watch of an API server has been silent; there is a bookmark every minute.
+    /// How long each watch of an API server has been silent.
     pub ages: BTreeMap<String, Duration>,
     /// What is wrong, in the order of files and lines.
     pub problems: Vec<Problem>,
@@ -123,6 +125,7 @@ impl SourceStatus {
             state: ClusterState::Syncing,
             last_read: None,
             repairs: 0,
+            compared: None,
             objects: BTreeMap::new(),
             not_read: BTreeMap::new(),
             server: None,
@@ -162,6 +165,11 @@ impl SourceStatus {
     /// Notes what had changed without an event.
     pub fn repaired(&self, count: u64) {
         self.0.lock().repairs += count;
+    }
+
+    /// Notes that everything was compared.
+    pub fn compared(&self, at: SystemTime) {
+        self.0.lock().compared = Some(at);
     }
 
     /// Replaces the counts.

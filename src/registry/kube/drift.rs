@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::watch, time::sleep};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{model::ObjectKey, registry::SourceStatus};
 
-/// How long a watch may take to catch up with the list that it is compared with: a bookmark comes every minute.
+/// How long a watch may take to catch up with the list that it is compared with. It may never say so: see [`super::source::Timing::silence`].
 const CATCH_UP: Duration = Duration::from_secs(90);
 /// Of objects that drifted, so many are named in the log.
 const NAMED: usize = 5;
@@ -35,17 +35,24 @@ pub(super) async fn compare(
     status: &SourceStatus,
 ) {
     loop {
+        let mut whole = true;
         for resource in resources {
             sleep(jitter(shared.timing.compare / u32::try_from(resources.len()).unwrap_or(1).max(1))).await;
             let client = access.borrow().clone();
             match compare_one(shared, resource, &client).await {
                 Ok(0) => {}
                 Ok(repaired) => status.repaired(repaired),
+                // A custom resource that was taken away.
+                Err(failure) if failure.is_missing() => {}
                 // The watch meets the same failure, and says so.
                 Err(failure) => {
+                    whole = false;
                     tracing::debug!(cluster = %shared.cluster, kind = ?resource.kind, %failure, "not compared")
                 }
             }
+        }
+        if whole {
+            status.compared(SystemTime::now());
         }
     }
 }
