@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Between looks at a kubeconfig file.
-const KUBECONFIG_LOOK: Duration = Duration::from_secs(10);
+const KUBECONFIG_LOOK: Duration = Duration::from_secs(5);
 /// How long new credentials may take to prove that they can read.
 pub(super) const PROOF: Duration = Duration::from_secs(10);
 
