@@ -1,14 +1,21 @@
 //! API servers that stop, die, lose their storage or cannot be reached: nothing goes, the cluster is stale with an age,
 //! and everything is as it should be afterwards, without a restart.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use kube::api::DeleteParams;
-use landbridge::model::Kind;
+use kube::config::Kubeconfig;
+use landbridge::app::clusters::{Clusters, Place};
+use landbridge::model::change::ClusterState;
+use landbridge::model::{Change, Kind};
 use landbridge::registry::kubernetes::Client;
+use landbridge::registry::{self, KubeSource};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use xds_tests::kubernetes::cluster::PORT;
-use xds_tests::kubernetes::{Cluster, Login, Settings, binaries, cluster_test, crds};
+use xds_tests::kubernetes::keys::LEEWAY;
+use xds_tests::kubernetes::{Cluster, Login, Settings, binaries, cluster_test, crds, secret_file};
 
 use crate::link::{Link, Mode};
 use crate::reading::{Reading, config};
@@ -147,5 +154,115 @@ fn credentials_are_rotated_in_a_churn() {
             r.access.replace(client, Duration::from_secs(10)).await.err().context("it was taken")?;
         ensure!(refused.to_string().contains("403"), "{refused}");
         recovered(&cluster, &mut r, "rotated").await
+    });
+}
+
+/// Watches stay open after that, for minutes; it is said at once.
+#[test]
+fn a_token_that_expires_under_watches_is_named_and_replaced() {
+    let name = "outages::a_token_that_expires_under_watches_is_named_and_replaced";
+    cluster_test(name, async |binaries, folder| {
+        let cluster = start(binaries, &folder).await?;
+        cluster.apply(READER).await?;
+        let expires = SystemTime::now() + Duration::from_secs(15) - LEEWAY;
+        let token = cluster.sign_token("production", "reader", expires).await?;
+        let mut r = Reading::start(&config(&cluster, Login::Token(token), None).await?, |_| {})?;
+        r.synced().await?;
+        r.stale("401").await?;
+        cluster.apply(&service("expired")).await?;
+        r.until("watches go on", |r| r.get(Kind::Service, "expired").is_some()).await?;
+        let fresh = cluster.request_token("production", "reader", &[], Duration::from_secs(3600)).await?;
+        let client = Client::new(&config(&cluster, Login::Token(fresh), None).await?)?;
+        r.access.replace(client, Duration::from_secs(10)).await?;
+        recovered(&cluster, &mut r, "renewed").await
+    });
+}
+
+const READER: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader, namespace: production}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules: [{apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects: [{kind: ServiceAccount, name: reader, namespace: production}]
+";
+
+/// A cluster's address and credentials are a file's, whatever they become.
+#[test]
+fn a_kubeconfig_that_changes_is_taken_over() {
+    cluster_test("outages::a_kubeconfig_that_changes_is_taken_over", async |binaries, folder| {
+        let cluster = start(binaries, &folder).await?;
+        let server = (cluster.addresses()[0], PORT).into();
+        let (first, second) = (Link::to(server).await?, Link::to(server).await?);
+        let path = folder.join("kubeconfig");
+        let write = |link: &Link| -> Result<()> {
+            let mut kubeconfig = Kubeconfig::from_yaml(&cluster.kubeconfig(cluster.admin())?)?;
+            let named = kubeconfig.clusters.first_mut().and_then(|named| named.cluster.as_mut());
+            let named = named.context("a cluster")?;
+            named.tls_server_name = Some(cluster.addresses()[0].to_string());
+            named.server = Some(format!("https://{}", link.address));
+            secret_file(&path, &serde_json::to_string(&kubeconfig)?)
+        };
+        write(&first)?;
+        let (changes, mut batches) = mpsc::channel(1024);
+        let mut clusters = Clusters::new("east".into(), registry::Settings::default(), None, changes);
+        clusters.add("east".into(), &Place::Kubeconfig(path.clone())).await?;
+        let mut until = async |what: &str, holds: &dyn Fn(&Change) -> bool| -> Result<()> {
+            let found = async {
+                while let Some(batch) = batches.recv().await {
+                    ensure!(
+                        !batch.changes.iter().any(|c| matches!(c, Change::Remove(_))),
+                        "{:?}",
+                        batch.changes
+                    );
+                    if batch.changes.iter().any(holds) {
+                        return Ok(());
+                    }
+                }
+                anyhow::bail!("the source ended")
+            };
+            timeout(Duration::from_secs(60), found).await.context(what.to_owned())?.context(what.to_owned())
+        };
+        let synced = |change: &Change| matches!(change, Change::Cluster(_, ClusterState::Synced));
+        let came = |change: &Change| matches!(change, Change::Upsert(key, _) if &*key.name == "after");
+        until("synced", &synced).await?;
+        // Garbage is not taken, nor is an address where nobody answers.
+        secret_file(&path, "clusters: [")?;
+        first.set(Mode::Cut);
+        until("away", &|change| matches!(change, Change::Cluster(_, ClusterState::Stale { .. }))).await?;
+        write(&second)?;
+        until("by the other way", &synced).await?;
+        cluster.apply(&service("after")).await?;
+        until("watched", &came).await
+    });
+}
+
+/// What is compared with the API server is what the API server has, also while everything changes.
+#[test]
+fn nothing_drifts_in_a_churn() {
+    cluster_test("outages::nothing_drifts_in_a_churn", async |binaries, folder| {
+        let cluster = start(binaries, &folder).await?;
+        let impatient = |source: &mut KubeSource| source.timing.compare = Duration::from_secs(1);
+        let mut r = Reading::start(&config(&cluster, cluster.admin(), None).await?, impatient)?;
+        r.synced().await?;
+        let services = cluster.objects("v1", "Service", Some("production")).await?;
+        for i in 0..100 {
+            cluster.apply(&service(&format!("churn-{}", i % 7))).await?;
+            if i % 3 == 0 {
+                services.delete(&format!("churn-{}", i % 7), &DeleteParams::default()).await?;
+            }
+        }
+        let churned = SystemTime::now();
+        r.until("compared", |r| r.report().compared.is_some_and(|at| at > churned)).await?;
+        ensure!(r.report().repairs == 0, "{:#?}", r.report());
+        Ok(())
     });
 }
