@@ -23,6 +23,8 @@ use crate::{
 /// Between two writes lies at least so many times what the last one took: a large cluster in a churn costs no more than two
 /// per cent of a core.
 const REST: u32 = 50;
+/// How long a cluster of which a snapshot is in force is waited for before others are told of it.
+pub(super) const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Where the snapshot is, and what is in it.
 #[derive(Debug)]
@@ -127,6 +129,3 @@ pub(super) async fn finish(shared: &Shared, client: &Client, status: &SourceStat
         keeper.save(shared, client.server(), status).await;
     }
 }
-
-/// How long a cluster of which a snapshot is in force is waited for before others are told of it.
-pub(super) const PATIENCE: Duration = Duration::from_millis(900);
