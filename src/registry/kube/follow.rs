@@ -1,9 +1,6 @@
 //! A small collection, followed whole: for what is written as well as read. Nothing of it goes to the pipeline.
 
-use std::{
-    convert::Infallible,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, time::Instant};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -12,21 +9,10 @@ use super::{
     backoff::Backoff,
     client::{Client, JSON},
     failure::Failure,
-    lines::Lines,
-    source::Access,
+    lines::{Lines, SHORTEST, watch_path},
+    source::{Access, Timing},
 };
 use crate::registry::convert::watched::Status;
-
-/// For the head of an answer, and between parts of a list.
-const ANSWER: Duration = Duration::from_secs(30);
-/// On a watch. API servers send a bookmark every minute.
-const SILENCE: Duration = Duration::from_secs(90);
-/// API servers end a watch after this many seconds, at least; at most twice as many.
-const LIFETIME: u64 = 300;
-/// A watch that ends sooner was none.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// Between tries, at first and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
 /// What there is to know of the collection.
 #[derive(Debug)]
@@ -48,14 +34,15 @@ pub async fn follow<T: DeserializeOwned>(
     path: &str,
     mut seen: impl FnMut(Seen<T>),
 ) -> Infallible {
+    let timing = Timing::default();
     let mut clients = access.subscribe();
-    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let mut backoff = Backoff::new(timing.backoff.0, timing.backoff.1);
     let mut version = None;
     loop {
         let client = clients.borrow_and_update().clone();
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = round(&client, path, &mut version, &mut seen) => ended,
+            ended = round(&client, &timing, path, &mut version, &mut seen) => ended,
             // New credentials go on at the same version.
             _ = clients.changed() => continue,
         };
@@ -82,6 +69,7 @@ pub async fn follow<T: DeserializeOwned>(
 /// Lists, unless a version is known to go on from, and watches until the API server ends the watch.
 async fn round<T: DeserializeOwned>(
     client: &Client,
+    timing: &Timing,
     path: &str,
     version: &mut Option<String>,
     seen: &mut impl FnMut(Seen<T>),
@@ -89,17 +77,21 @@ async fn round<T: DeserializeOwned>(
     let from = match version {
         Some(version) => version.clone(),
         None => {
-            let (all, listed) = list(client, path).await?;
+            let (all, listed) = list(client, timing, path).await?;
             seen(Seen::All(all));
             version.insert(listed).clone()
         }
     };
-    let seconds = rand::random_range(LIFETIME..=2 * LIFETIME);
-    let path =
-        format!("{path}watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={from}");
-    let answer = client.get(&path, JSON, ANSWER).await?;
-    let mut lines = Lines::new(answer.into_body(), SILENCE);
-    while let Some(chunk) = lines.next().await? {
+    let path = watch_path(path, &format!("resourceVersion={from}"));
+    let answer = client.get(&path, JSON, timing.answer).await?;
+    let mut lines = Lines::new(answer.into_body(), timing.silence);
+    loop {
+        let chunk = match lines.next().await {
+            Ok(Some(chunk)) => chunk,
+            // Over; or idle, or dead: opened again where it is, that shows.
+            Ok(None) | Err(Failure::Silent(_)) => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
         for line in chunk.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let Line { r#type, object } = read(line)?;
             if r#type == "ERROR" {
@@ -115,13 +107,16 @@ async fn round<T: DeserializeOwned>(
             *version = now.or(version.take());
         }
     }
-    Ok(())
 }
 
-async fn list<T: DeserializeOwned>(client: &Client, path: &str) -> Result<(Vec<T>, String), Failure> {
+async fn list<T: DeserializeOwned>(
+    client: &Client,
+    timing: &Timing,
+    path: &str,
+) -> Result<(Vec<T>, String), Failure> {
     let (mut all, mut next, mut version) = (Vec::new(), String::new(), None);
     loop {
-        let body = client.get_page(path, JSON, &next, ANSWER).await?;
+        let body = client.get_page(path, JSON, &next, timing.answer).await?;
         let List { metadata, items } = read(&body)?;
         all.extend(items.into_iter().filter_map(|item| T::deserialize(item).ok()));
         // Pages are of one version of the collection, the first one's.

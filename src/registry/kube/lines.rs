@@ -11,6 +11,16 @@ use super::failure::{Failure, with_causes};
 
 /// An object of etcd has 1.5 MiB at most, its JSON some more.
 const MAX_LINE: usize = 32 << 20;
+/// API servers end a watch after this many seconds, at least; at most twice as many.
+const LIFETIME: u64 = 300;
+/// A watch that ends sooner was none.
+pub const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The path of a watch of a collection. `path` ends with `?` or `&`; `from` are the options that say from where on.
+pub fn watch_path(path: &str, from: &str) -> String {
+    let seconds = rand::random_range(LIFETIME..=2 * LIFETIME);
+    format!("{path}watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}")
+}
 
 /// Reads whole lines.
 pub struct Lines {

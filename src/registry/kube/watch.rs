@@ -5,10 +5,7 @@
 //!        ^ 410, asked to                              ^ with jittered, growing waits -----------'
 //! ```
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -18,16 +15,11 @@ use super::{
     client::{Client, JSON, METADATA},
     failure::Failure,
     kinds::{Need, Resource},
-    lines::Lines,
+    lines::{Lines, SHORTEST, watch_path},
     source::{Deaf, Shared},
     view::Said,
 };
 use crate::model::Change;
-
-/// API servers end a watch after this many seconds, at least; at most twice as many.
-const LIFETIME: u64 = 300;
-/// A watch that ends sooner, with nothing said, was none.
-const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Reads one collection of a cluster.
 pub(super) struct Watcher<'a> {
@@ -141,13 +133,12 @@ impl<'a> Watcher<'a> {
             self.list().await?;
         }
         let listing = self.version == 0;
-        let seconds = rand::random_range(LIFETIME..=2 * LIFETIME);
         let from = if listing {
             "sendInitialEvents=true&resourceVersionMatch=NotOlderThan".to_owned()
         } else {
             format!("resourceVersion={}", self.version)
         };
-        let path = format!("{}watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}", self.path());
+        let path = watch_path(&self.path(), &from);
         let timing = self.shared.timing;
         let answer = self.client.get(&path, JSON, timing.answer).await?;
         self.shared.opened(kind);
