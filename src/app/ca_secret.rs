@@ -140,16 +140,8 @@ impl Secrets {
     }
 
     fn problem(&self, name: &str, field: String, reason: String, remedy: &str) -> Problem {
-        Problem {
-            cluster: self.cluster.0.clone(),
-            file: None,
-            line: None,
-            object: Some(format!("{}/Secret/{name}", self.namespace).into()),
-            field,
-            severity: Severity::Error,
-            reason,
-            remedy: remedy.to_owned(),
-        }
+        let object = format!("{}/Secret/{name}", self.namespace);
+        Problem::of_object(&self.cluster.0, Some(object), field, Severity::Error, reason, remedy)
     }
 
     fn origin(&self, name: &str) -> PathBuf {

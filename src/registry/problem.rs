@@ -45,6 +45,27 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// About an object of a cluster's API server, `namespace/Kind/name`; without one, about the cluster.
+    pub fn of_object(
+        cluster: &Arc<str>,
+        object: Option<String>,
+        field: String,
+        severity: Severity,
+        reason: String,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            file: None,
+            line: None,
+            object: object.map(Arc::from),
+            field,
+            severity,
+            reason,
+            remedy: remedy.into(),
+        }
+    }
+
     /// What makes it the same problem although lines have moved.
     fn identity(&self) -> Self {
         Self { line: None, ..self.clone() }

@@ -211,18 +211,12 @@ impl Election {
                 "create on leases, and get, list, watch and update on this one (a Role and its binding)",
             ),
         };
-        Problem {
-            cluster: self.cluster.0.clone(),
-            file: None,
-            line: None,
-            object: Some(format!("{}/Lease/{NAME}", self.namespace).into()),
-            field: String::new(),
-            severity: Severity::Warning,
-            reason: format!(
-                "cannot be read or written, so that this replica writes nothing to the cluster: {failure}"
-            ),
-            remedy,
-        }
+        let object = format!("{}/Lease/{NAME}", self.namespace);
+        let reason = format!(
+            "cannot be read or written, so that this replica writes nothing to the cluster: {failure}"
+        );
+        let (cluster, field) = (&self.cluster.0, String::new());
+        Problem::of_object(cluster, Some(object), field, Severity::Warning, reason, remedy)
     }
 }
 

@@ -161,15 +161,9 @@ impl<'a> Keeper<'a> {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let problem = |object: String, reason: String, remedy: String| Problem {
-            cluster: self.cluster.0.clone(),
-            file: None,
-            line: None,
-            object: Some(object.into()),
-            field: String::new(),
-            severity: Severity::Warning,
-            reason,
-            remedy,
+        let problem = |object: String, reason: String, remedy: String| {
+            let (cluster, field) = (&self.cluster.0, String::new());
+            Problem::of_object(cluster, Some(object), field, Severity::Warning, reason, remedy)
         };
         let mut problems = Vec::new();
         let unread = self.unread.lock().clone();

@@ -195,15 +195,8 @@ impl Freshness {
             let entry = by_failure.entry(failure.to_string());
             entry.or_insert_with(|| (Vec::new(), severity, failure.remedy())).0.push(&pulse.name);
         }
-        let problem = |(reason, (names, severity, remedy)): (String, (Vec<&str>, _, &str))| Problem {
-            cluster: cluster.clone(),
-            file: None,
-            line: None,
-            object: None,
-            field: names.join(", "),
-            severity,
-            reason,
-            remedy: remedy.to_owned(),
+        let problem = |(reason, (names, severity, remedy)): (String, (Vec<&str>, _, &str))| {
+            Problem::of_object(cluster, None, names.join(", "), severity, reason, remedy)
         };
         by_failure.into_iter().map(problem).collect()
     }

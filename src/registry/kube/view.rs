@@ -15,7 +15,7 @@ use crate::{
     registry::{
         Problem, Settings,
         convert::{
-            Outcome,
+            Finding, Outcome,
             watched::{self, Decoder, Event, Line},
         },
         durable::Item,
@@ -250,27 +250,16 @@ impl View {
     /// What is wrong with objects.
     pub fn problems(&self) -> Vec<Problem> {
         let of_table = |(kind, table): (&Kind, &Table)| {
-            let problem =
-                |(key, severity, finding): (Option<ObjectKey>, _, &crate::registry::convert::Finding)| {
-                    let object = key.map_or_else(
-                        || format!("a {kind:?}"),
-                        |key| {
-                            key.to_string()
-                                .split_once('/')
-                                .map_or_else(String::new, |(_, name)| name.to_owned())
-                        },
-                    );
-                    Problem {
-                        cluster: self.cluster.0.clone(),
-                        file: None,
-                        line: None,
-                        object: Some(object.into()),
-                        field: finding.field.clone(),
-                        severity,
-                        reason: finding.reason.clone(),
-                        remedy: finding.remedy.clone(),
-                    }
-                };
+            let problem = |(key, severity, finding): (Option<ObjectKey>, _, &Finding)| {
+                let object = key.map_or_else(
+                    || format!("a {kind:?}"),
+                    |key| {
+                        key.to_string().split_once('/').map_or_else(String::new, |(_, name)| name.to_owned())
+                    },
+                );
+                let Finding { field, reason, remedy } = finding.clone();
+                Problem::of_object(&self.cluster.0, Some(object), field, severity, reason, remedy)
+            };
             table.notes().map(problem).collect::<Vec<_>>()
         };
         self.tables.iter().flat_map(of_table).collect()

@@ -70,16 +70,8 @@ pub(super) fn problem(
     reason: String,
     remedy: String,
 ) -> Problem {
-    Problem {
-        cluster: own.0.clone(),
-        file: None,
-        line: None,
-        object: Some(format!("{}/Secret/{}", secret.namespace, secret.name).into()),
-        field: format!("data.{cluster}"),
-        severity,
-        reason,
-        remedy,
-    }
+    let object = format!("{}/Secret/{}", secret.namespace, secret.name);
+    Problem::of_object(&own.0, Some(object), format!("data.{cluster}"), severity, reason, remedy)
 }
 
 #[cfg(test)]
