@@ -118,8 +118,12 @@ fn change(event: Event) -> Change {
 
 /// Reads all lines; gives the seconds it took and the bytes that are held for it afterwards.
 fn ingest(lines: &[String], read: impl Fn(&mut Decoder, &str) -> Event) -> (f64, usize) {
-    let options =
-        Options { config_cluster: "c0".into(), failover_by_default: true, domain: "cluster.local".into() };
+    let options = Options {
+        config_cluster: "c0".into(),
+        failover_by_default: true,
+        domain: "cluster.local".into(),
+        mcs: Default::default(),
+    };
     let before = HELD.load(Ordering::Relaxed);
     let started = Instant::now();
     let decoder = |i| Decoder::new(format!("c{i}").as_str().into(), Settings::default());

@@ -137,6 +137,7 @@ pub fn empty() -> State {
         config_cluster: ClusterId::from("east"),
         failover_by_default: true,
         domain: "cluster.local".into(),
+        mcs: Default::default(),
     })
 }
 

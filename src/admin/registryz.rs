@@ -1,6 +1,9 @@
 //! `/debug/registryz`: the services, merged from all clusters.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use axum::extract::State;
 use serde::Serialize;
@@ -31,6 +34,9 @@ struct Entry<'a> {
     alias_of: Option<&'a str>,
     export_to: Vec<&'a str>,
     cluster_local: bool,
+    /// The clusters that offer it to others, where that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exported_by: Option<&'a BTreeSet<ClusterId>>,
     node_local: bool,
     labels: &'a Labels,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,6 +94,7 @@ fn entry(service: &Service) -> Entry<'_> {
         alias_of,
         export_to: export_to(&service.export_to),
         cluster_local: service.cluster_local,
+        exported_by: service.exported_by.as_ref(),
         node_local: service.node_local,
         labels: &service.labels,
         creation_time: created.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),

@@ -58,6 +58,7 @@ use crate::{
     model::{
         ClusterId,
         change::{Batch, ClusterState},
+        mcs::Mcs,
         staleness::StalePolicies,
     },
     pipeline::{Inspector, Pipeline},
@@ -119,6 +120,8 @@ pub struct Config {
     pub custom_hosts: Vec<String>,
     /// Failover without a DestinationRule.
     pub failover_by_default: bool,
+    /// What of the Multi-Cluster Services API is in force.
+    pub mcs: Mcs,
     /// Virtual hosts one by one for proxies that can take them.
     pub enable_vhds: bool,
     /// Endpoints of large assignments one by one for proxies that can take them.
@@ -337,6 +340,7 @@ fn options(config: &Config) -> Options {
         config_cluster: config.cluster_id.clone(),
         failover_by_default: config.failover_by_default,
         domain: config.domain.as_str().into(),
+        mcs: config.mcs,
     }
 }
 
@@ -345,6 +349,7 @@ fn registry_settings(config: &Config) -> RegistrySettings {
         domain: config.domain.as_str().into(),
         failover_by_default: config.failover_by_default,
         root_namespace: config.namespace.as_str().into(),
+        mcs: config.mcs.is_read(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod duration;
 pub mod endpoints;
 pub mod inspect;
+mod mcs;
 pub mod operator;
 pub mod proxy_status;
 pub mod remote_clusters;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr, path::PathBuf,
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
-use super::{bytes, duration, stale_cluster};
+use super::{bytes, duration, mcs::McsArgs, stale_cluster};
 use crate::{
     app::{self, Config, clusters::Place},
     model::ClusterId,
@@ -93,6 +93,8 @@ pub struct ServeArgs {
     /// Services with endpoints in more than one locality fail over without a DestinationRule. `false`: as Istio does.
     #[arg(long, env = "LANDBRIDGE_FAILOVER_BY_DEFAULT", default_value_t = true, action = clap::ArgAction::Set)]
     failover_by_default: bool,
+    #[command(flatten)]
+    mcs: McsArgs,
     /// Delta proxies from Envoy 1.38 on get the virtual hosts of a port as resources of their own (VHDS), so that a change
     /// sends one and not the whole route table. A proxy's metadata ENABLE_VHDS is stronger.
     #[arg(long, env = "LANDBRIDGE_ENABLE_VHDS", default_value_t = true, action = clap::ArgAction::Set)]
@@ -174,6 +176,7 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_host,
             failover_by_default,
+            mcs,
             enable_vhds,
             enable_leds,
             leds_above,
@@ -218,6 +221,7 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_hosts: custom_host,
             failover_by_default,
+            mcs: mcs.into(),
             enable_vhds,
             enable_leds,
             leds_above,

@@ -68,9 +68,11 @@ impl Index {
 
         let service = self.services.get(&key);
         let ports = service.into_iter().flat_map(|s| &s.ports).map(|p| p.number);
+        let imported = self.imported.host_of(&key).cloned();
         // What clusters and routes depend on, not only assignments: the identities that clients accept, whether failover
         // is possible, and (for headless services) whether every endpoint takes mutual TLS.
         if identities || before != after {
+            delta.services.extend(imported.clone());
             delta.services.insert(key.clone());
             delta.ports.extend(ports);
         }
@@ -81,6 +83,7 @@ impl Index {
             }
             delta.names.insert(key.clone());
         }
+        delta.endpoints.extend(imported);
         delta.endpoints.insert(key);
     }
 }

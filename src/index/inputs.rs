@@ -13,6 +13,7 @@ use crate::model::{
     gateway::Gateway,
     kubernetes::{EndpointSlice, Meta, Namespace, Node, Pod, Service, ServiceAccount, ServiceType},
     locality::Locality,
+    mcs::{ServiceExport, ServiceImport},
     mesh::MeshConfig,
     peer_authentication::PeerAuthentication,
     workload::{NETWORK_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL},
@@ -51,6 +52,10 @@ pub struct ClusterObjects {
     pub destination_rules: BTreeMap<NamespacedName, Arc<DestinationRule>>,
     /// By namespace and name.
     pub peer_authentications: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
+    /// By namespace and name.
+    pub exports: BTreeMap<NamespacedName, Arc<ServiceExport>>,
+    /// By namespace and name.
+    pub imports: BTreeMap<NamespacedName, Arc<ServiceImport>>,
     /// The cluster's own mesh configuration.
     pub mesh: Option<Arc<MeshConfig>>,
     /// By node: what its labels say.
@@ -182,6 +187,8 @@ impl Default for ClusterObjects {
             gateways: BTreeMap::new(),
             destination_rules: BTreeMap::new(),
             peer_authentications: BTreeMap::new(),
+            exports: BTreeMap::new(),
+            imports: BTreeMap::new(),
             mesh: None,
             localities: HashMap::new(),
         }
@@ -318,6 +325,18 @@ impl ClusterObjects {
                     touched.peers.insert(name.0);
                 }
             }
+            Kind::ServiceExport => {
+                let new = typed!(ServiceExport);
+                let exists = new.is_some();
+                if swap(&mut self.exports, &name, new).is_some_and(|old| old.is_some() != exists) {
+                    touched.services.insert(name);
+                }
+            }
+            Kind::ServiceImport => {
+                if swap(&mut self.imports, &name, typed!(ServiceImport)).is_some() {
+                    touched.services.insert(name);
+                }
+            }
             // Credentials are nothing to derive from: sources keep them apart.
             Kind::RemoteSecret => {}
         }
@@ -339,6 +358,8 @@ impl ClusterObjects {
         self.gateways.keys().for_each(|(ns, name)| add(Kind::Gateway, ns, name));
         self.destination_rules.keys().for_each(|(ns, name)| add(Kind::DestinationRule, ns, name));
         self.peer_authentications.keys().for_each(|(ns, name)| add(Kind::PeerAuthentication, ns, name));
+        self.exports.keys().for_each(|(ns, name)| add(Kind::ServiceExport, ns, name));
+        self.imports.keys().for_each(|(ns, name)| add(Kind::ServiceImport, ns, name));
         self.nodes.keys().for_each(|name| add(Kind::Node, &nowhere, name));
         self.namespaces.keys().for_each(|name| add(Kind::Namespace, &nowhere, name));
         add(Kind::MeshConfig, &nowhere, &nowhere);

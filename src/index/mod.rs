@@ -9,6 +9,7 @@
 
 pub mod delta;
 mod endpoints;
+mod imports;
 mod inputs;
 mod interner;
 mod names;
@@ -38,6 +39,7 @@ use crate::model::{
     change::ClusterState,
     endpoint::ServiceEndpoints,
     gateway::Gateway,
+    mcs::Mcs,
     mesh::MeshConfig,
     peer_authentication::MtlsMode,
     service::{ExportTo, Service, ServiceKey},
@@ -55,6 +57,8 @@ pub struct Options {
     pub failover_by_default: bool,
     /// Suffix of service hosts.
     pub domain: Arc<str>,
+    /// What of the Multi-Cluster Services API is in force.
+    pub mcs: Mcs,
 }
 
 /// The derived tables.
@@ -67,6 +71,8 @@ pub struct Index {
     by_port: BTreeMap<u16, ports::OnPort>,
     names: names::Names,
     endpoints: BTreeMap<ServiceKey, Arc<ServiceEndpoints>>,
+    /// Hosts of the set of clusters, by the services whose endpoints they have.
+    imported: imports::Imported,
     /// What endpoints share.
     workloads: interner::Workloads,
     networks: Networks,
@@ -90,6 +96,7 @@ impl Index {
             by_port: BTreeMap::new(),
             names: names::Names::default(),
             endpoints: BTreeMap::new(),
+            imported: imports::Imported::default(),
             workloads: interner::Workloads::default(),
             networks: Networks::default(),
             rules: rules::Rules::default(),
@@ -174,7 +181,9 @@ impl Index {
             }
             if let Some(cluster) = self.inputs.clusters.get(&id).filter(|_| before != treatment) {
                 let services = cluster.slices.iter().map(|s| (s.namespace.clone(), s.service.clone()));
-                delta.endpoints.extend(services.map(|name| self.service_key(&name)));
+                let keys: Vec<_> = services.map(|name| self.service_key(&name)).collect();
+                delta.endpoints.extend(keys.iter().filter_map(|key| self.imported.host_of(key)).cloned());
+                delta.endpoints.extend(keys);
             }
         }
         delta
@@ -230,8 +239,9 @@ impl Index {
         self.services.values().filter(|s| self.sees(scope, s)).collect()
     }
 
-    /// A service's endpoints.
+    /// A service's endpoints; those of a host of the set of clusters are its service's.
     pub fn endpoints(&self, key: &ServiceKey) -> &ServiceEndpoints {
+        let key = self.imported.service_of(key).unwrap_or(key);
         self.endpoints.get(key).map_or(&self.no_endpoints, |e| e)
     }
 

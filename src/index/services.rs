@@ -38,24 +38,33 @@ impl Index {
             .iter()
             .filter_map(|(id, cluster)| Some((id, cluster.services.get(name)?)))
             .collect();
-        let new = merge(&key, &definitions, &self.mesh, &self.options.domain).map(Arc::new);
+        let mut new = merge(&key, &definitions, &self.mesh, &self.options.domain);
+        if let Some(service) = &mut new {
+            service.exported_by = self.exported_by(name, false);
+        }
         // Inbound sides depend on selectors and target ports, which the merged service does not show.
         delta.proxies.namespaces.insert(key.namespace.clone());
-        let old = self.services.get(&key).cloned();
+        self.update_import(name, new.as_ref(), delta);
+        self.replace_service(&key, new.map(Arc::new), delta);
+    }
+
+    /// Puts a service into force, and records what that changes.
+    pub(super) fn replace_service(&mut self, key: &ServiceKey, new: Option<Arc<Service>>, delta: &mut Delta) {
+        let old = self.services.get(key).cloned();
         if old == new {
             return;
         }
-        self.rename(&key, delta, |index| {
+        self.rename(key, delta, |index| {
             index.counts.service(old.as_deref(), -1);
             index.counts.service(new.as_deref(), 1);
             for (service, present) in [(&old, false), (&new, true)] {
                 if let Some(Resolution::Alias(target)) = service.as_ref().map(|s| &s.resolution) {
-                    index.names.set_alias(target, &key, present);
+                    index.names.set_alias(target, key, present);
                 }
             }
             match new.clone() {
                 Some(new) => drop(index.services.insert(key.clone(), new)),
-                None => drop(index.services.remove(&key)),
+                None => drop(index.services.remove(key)),
             }
         });
         self.count_ports(old.as_deref(), false, delta);
@@ -67,7 +76,7 @@ impl Index {
                 delta.ports.extend(targets.flat_map(|s| &s.ports).map(|p| p.number));
             }
         }
-        delta.services.insert(key);
+        delta.services.insert(key.clone());
     }
 }
 
@@ -134,6 +143,7 @@ fn merge(
         vips,
         node_local: first.node_local,
         cluster_local: cluster_local(&key.host, mesh, domain),
+        exported_by: None,
         export_to: ExportTo::parse(
             annotation(EXPORT_TO).split(','),
             &key.namespace,
@@ -186,7 +196,7 @@ fn extra_identities(definitions: &[(&ClusterId, &Arc<Definition>)], mesh: &MeshC
 
 /// The most specific of the mesh's settings decides; Istio's defaults are the API server, what is in `kube-system` and
 /// the control plane itself.
-fn cluster_local(host: &str, mesh: &MeshConfig, domain: &str) -> bool {
+pub(super) fn cluster_local(host: &str, mesh: &MeshConfig, domain: &str) -> bool {
     let defaults = [
         format!("*.kube-system.svc.{domain}"),
         format!("kubernetes.default.svc.{domain}"),

@@ -1,5 +1,7 @@
 //! What the derived tables say, told with typed objects.
 
+mod crossing;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
@@ -21,6 +23,7 @@ fn index() -> Index {
         config_cluster: "east".into(),
         failover_by_default: true,
         domain: "cluster.local".into(),
+        mcs: Default::default(),
     })
 }
 
@@ -40,6 +43,8 @@ fn put(cluster: &str, object: Object) -> Change {
         Object::Gateway(o) => &o.meta,
         Object::DestinationRule(o) => &o.meta,
         Object::PeerAuthentication(o) => &o.meta,
+        Object::ServiceExport(o) => &o.meta,
+        Object::ServiceImport(o) => &o.meta,
         Object::RemoteSecret(_) => panic!("secrets do not come here"),
     };
     Change::Upsert(mk_key(cluster, object.kind(), &meta.namespace, &meta.name), object)

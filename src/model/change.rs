@@ -12,6 +12,7 @@ use super::{
     destination_rule::DestinationRule,
     gateway::Gateway,
     kubernetes::{EndpointSlice, Namespace, Node, Pod, Service, ServiceAccount},
+    mcs::{ServiceExport, ServiceImport},
     mesh::MeshConfig,
     name::ClusterId,
     peer_authentication::PeerAuthentication,
@@ -79,6 +80,10 @@ pub enum Kind {
     DestinationRule,
     /// security.istio.io
     PeerAuthentication,
+    /// multicluster.x-k8s.io
+    ServiceExport,
+    /// multicluster.x-k8s.io
+    ServiceImport,
     /// v1 Secret with label `istio/multiCluster` of the root namespace; never sent to the pipeline
     RemoteSecret,
 }
@@ -137,6 +142,10 @@ pub enum Object {
     DestinationRule(Arc<DestinationRule>),
     /// A PeerAuthentication.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// A ServiceExport.
+    ServiceExport(Arc<ServiceExport>),
+    /// A ServiceImport.
+    ServiceImport(Arc<ServiceImport>),
     /// A Secret that registers clusters.
     #[serde(skip)]
     RemoteSecret(Arc<RemoteSecret>),
@@ -156,6 +165,8 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::DestinationRule(_) => Kind::DestinationRule,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::ServiceExport(_) => Kind::ServiceExport,
+            Self::ServiceImport(_) => Kind::ServiceImport,
             Self::RemoteSecret(_) => Kind::RemoteSecret,
         }
     }

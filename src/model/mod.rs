@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod identity;
 pub mod kubernetes;
 pub mod locality;
+pub mod mcs;
 pub mod mesh;
 pub mod name;
 pub mod node;

@@ -55,6 +55,8 @@ pub struct Service {
     pub node_local: bool,
     /// Only endpoints of the caller's cluster (mesh config `serviceSettings`, Istio's default hosts).
     pub cluster_local: bool,
+    /// The clusters that offer their endpoints to clients of others (`ENABLE_MCS_SERVICE_DISCOVERY`). None: all do.
+    pub exported_by: Option<BTreeSet<ClusterId>>,
     /// Namespaces that see it.
     pub export_to: ExportTo,
     /// Labels of the oldest definition.

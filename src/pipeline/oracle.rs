@@ -31,10 +31,12 @@ use crate::{
             SlicePort,
         },
         locality::Locality,
+        mcs::{Mcs, ServiceExport, ServiceImport},
         mesh::MeshConfig,
         node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
         peer_authentication::{MtlsMode, PeerAuthentication},
         port::{TargetPort, Transport},
+        service::ExportTo,
         staleness::Treatment,
     },
     snapshot::{Command, Encoded, Nack, ResourceType, Snapshot, StreamId},
@@ -70,6 +72,8 @@ pub(super) enum Thing {
     EastWest,
     Rule(usize, usize),
     Peer(usize),
+    Export(usize, usize),
+    Import(usize, usize),
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -81,10 +85,12 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (namespace.clone(), name.clone()).prop_map(|(ns, n)| Thing::Service(ns, n)),
         8 => (namespace.clone(), name.clone(), 0..2u8).prop_map(|(ns, n, k)| Thing::Slice(ns, n, k)),
         5 => (namespace.clone(), 0..4u8).prop_map(|(ns, n)| Thing::Pod(ns, n)),
-        1 => Just(Thing::Mesh),
+        2 => Just(Thing::Mesh),
         1 => Just(Thing::Gateway),
         2 => Just(Thing::EastWest),
-        4 => (namespace.clone(), name).prop_map(|(ns, n)| Thing::Rule(ns, n)),
+        4 => (namespace.clone(), name.clone()).prop_map(|(ns, n)| Thing::Rule(ns, n)),
+        3 => (namespace.clone(), name.clone()).prop_map(|(ns, n)| Thing::Export(ns, n)),
+        4 => (namespace.clone(), name).prop_map(|(ns, n)| Thing::Import(ns, n)),
         3 => (0..3usize).prop_map(Thing::Peer),
     ];
     let cluster = 0..CLUSTERS.len();
@@ -100,6 +106,13 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..8usize, kind, 0..50usize).prop_map(|(s, k, n)| Step::Nack(s, k, n)),
     ];
     prop::collection::vec(step, 1..60)
+}
+
+/// Off in a third of the histories and more.
+pub(super) fn mcs() -> impl Strategy<Value = Mcs> {
+    let any = (any::<bool>(), any::<bool>(), any::<bool>());
+    let any = any.prop_map(|(hosts, discovery, cluster_local)| Mcs { hosts, discovery, cluster_local });
+    prop_oneof![Just(Mcs::default()), any.clone(), any]
 }
 
 // === objects ===
@@ -142,6 +155,8 @@ pub(super) fn identify(cluster: usize, thing: Thing) -> ObjectKey {
         Thing::EastWest => key(cluster, Kind::Service, ROOT, "istio-eastwestgateway"),
         Thing::Rule(ns, n) => key(cluster, Kind::DestinationRule, NAMESPACES[ns], &rule_name(n)),
         Thing::Peer(n) => key(cluster, Kind::PeerAuthentication, ["production", "shop", ROOT][n], "default"),
+        Thing::Export(ns, n) => key(cluster, Kind::ServiceExport, NAMESPACES[ns], NAMES[n]),
+        Thing::Import(ns, n) => key(cluster, Kind::ServiceImport, NAMESPACES[ns], NAMES[n]),
     }
 }
 
@@ -205,6 +220,11 @@ pub(super) fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
             registry_only: variant.is_multiple_of(2),
             trust_domain: ["cluster.local", "company.com"][usize::from(variant / 3)].into(),
             outlier_detection: (variant == 5).then(OutlierDetection::default),
+            default_service_export_to: match variant {
+                1 => ExportTo::Namespaces(["production".into()].into()),
+                _ => ExportTo::Public,
+            },
+            cluster_local: cluster_local(variant),
             ..MeshConfig::default()
         })),
         Thing::Gateway => {
@@ -250,7 +270,28 @@ pub(super) fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
                 },
             }))
         }
+        Thing::Export(ns, n) => {
+            Object::ServiceExport(Arc::new(ServiceExport { meta: meta(NAMESPACES[ns], NAMES[n], &[]) }))
+        }
+        Thing::Import(ns, n) => {
+            // Addresses of the set may be those of services, by mistake; a headless import has none.
+            let ip = |i: u8| [10, [97, 97, 96][usize::from(variant / 2)], 0, (ns * 8 + n) as u8 + i].into();
+            Object::ServiceImport(Arc::new(ServiceImport {
+                meta: meta(NAMESPACES[ns], NAMES[n], &[]),
+                ips: (0..variant % 3).map(ip).collect(),
+            }))
+        }
     }
+}
+
+/// Settings for all of a namespace, with exceptions, for either host of a service.
+fn cluster_local(variant: u8) -> Vec<(Arc<str>, bool)> {
+    let settings: &[_] = match variant {
+        3 => &[("*.shop.svc.cluster.local", true), ("b.shop.svc.cluster.local", false)],
+        4 => &[("*.clusterset.local", true), ("a.shop.svc.clusterset.local", false)],
+        _ => &[],
+    };
+    settings.iter().map(|(host, local)| ((*host).into(), *local)).collect()
 }
 
 fn service(cluster: usize, ns: usize, n: usize, variant: u8) -> Service {
@@ -372,6 +413,7 @@ pub(super) fn options() -> Options {
         config_cluster: ClusterId::from("east"),
         failover_by_default: true,
         domain: "cluster.local".into(),
+        mcs: Default::default(),
     }
 }
 
@@ -384,7 +426,8 @@ pub(super) fn snapshots(state: &State) -> HashMap<StreamId, Arc<Snapshot>> {
     state.classes.proxies().map(|(id, _, _, snapshot)| (id, snapshot)).collect()
 }
 
-fn play(history: Vec<Step>) -> Result<(), TestCaseError> {
+fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
+    let options = || Options { mcs, ..options() };
     let mut state = State::new(options());
     let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
     let mut treatments: BTreeMap<ClusterId, Treatment> = BTreeMap::new();
@@ -564,8 +607,8 @@ fn a_new_service_is_built_alone() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
     #[test]
-    fn incremental_equals_rebuilt(history in steps()) {
-        play(history)?;
+    fn incremental_equals_rebuilt(history in steps(), mcs in mcs()) {
+        play(history, mcs)?;
     }
 }
 

@@ -11,10 +11,11 @@ use proptest::prelude::*;
 
 use super::{
     State,
-    oracle::{Step, Thing, attach, identify, object, options, snapshots, steps},
+    oracle::{Step, Thing, attach, identify, mcs, object, options, snapshots, steps},
 };
 use crate::{
-    model::{Change, ClusterId, endpoint::Health, staleness::Treatment},
+    index::Options,
+    model::{Change, ClusterId, endpoint::Health, mcs::Mcs, staleness::Treatment},
     resource::eds::{Excluded, Origin, assign},
     snapshot::{ResourceType, StreamId},
 };
@@ -69,8 +70,8 @@ fn given(state: &State) -> Given {
     given
 }
 
-fn play(history: Vec<Step>, treatment: Treatment) -> Result<(), TestCaseError> {
-    let mut state = State::new(options());
+fn play(history: Vec<Step>, treatment: Treatment, mcs: Mcs) -> Result<(), TestCaseError> {
+    let mut state = State::new(Options { mcs, ..options() });
     for step in history {
         if let Step::Put(cluster, thing, variant) = step {
             let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
@@ -135,8 +136,9 @@ proptest! {
     fn others_come_first_and_nobody_is_left_alone(
         history in steps(),
         treatment in prop::sample::select(vec![Treatment::Deprioritise, Treatment::Withdraw]),
+        mcs in mcs(),
     ) {
-        play(history, treatment)?;
+        play(history, treatment, mcs)?;
     }
 }
 

@@ -8,8 +8,12 @@ use crate::snapshot::Attacher;
 /// A cluster that joins while others are read is awaited, too; one that is taken away is not any more.
 #[tokio::test]
 async fn the_clusters_that_are_awaited_may_change() {
-    let options =
-        Options { config_cluster: "a".into(), failover_by_default: true, domain: "cluster.local".into() };
+    let options = Options {
+        config_cluster: "a".into(),
+        failover_by_default: true,
+        domain: "cluster.local".into(),
+        mcs: Default::default(),
+    };
     let (changes, batches) = mpsc::channel(16);
     let (_attacher, commands) = Attacher::new();
     let (inspector, inspections) = Inspector::new();

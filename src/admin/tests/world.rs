@@ -299,6 +299,7 @@ impl World {
             config_cluster: "east".into(),
             failover_by_default: true,
             domain: "cluster.local".into(),
+            mcs: Default::default(),
         });
         state.apply(changes, Instant::now());
         let (attacher, mut commands) = Attacher::new();

@@ -39,6 +39,10 @@ fn rules() -> Value {
           "verbs": read },
         { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["istio"], "verbs": read },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read },
+        { "apiGroups": ["multicluster.x-k8s.io"], "resources": ["serviceexports", "serviceimports"], "verbs": read },
+        { "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
+          "resourceNames": ["serviceexports.multicluster.x-k8s.io", "serviceimports.multicluster.x-k8s.io"],
+          "verbs": ["get"] },
         { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
     ])
 }

@@ -11,6 +11,7 @@ mod finding;
 mod gateway;
 mod label_selector;
 mod load_balancer;
+mod mcs;
 mod mesh_config;
 mod mesh_networks;
 mod meta;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub root_namespace: Arc<str>,
     /// `--failover-by-default`: outlier detection is there even where no rule asks for it.
     pub failover_by_default: bool,
+    /// ServiceExports and ServiceImports of API servers are read.
+    pub mcs: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             failover_by_default: true,
+            mcs: false,
         }
     }
 }
@@ -141,6 +145,8 @@ fn object(
         Kind::PeerAuthentication => {
             Object::PeerAuthentication(Arc::new(peer_authentication::convert(key, typed(value)?, warnings)?))
         }
+        Kind::ServiceExport => Object::ServiceExport(Arc::new(mcs::export(key, typed(value)?))),
+        Kind::ServiceImport => Object::ServiceImport(Arc::new(mcs::import(key, typed(value)?)?)),
         Kind::RemoteSecret => {
             match remote_secret::convert(key, typed(value)?, &settings.root_namespace, warnings)? {
                 Some(secret) => Object::RemoteSecret(Arc::new(secret)),
@@ -169,6 +175,8 @@ const KINDS: &[(&str, &[&str], &str, Kind)] = &[
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Gateway", Kind::Gateway),
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "DestinationRule", Kind::DestinationRule),
     ("security.istio.io", &["v1", "v1beta1"], "PeerAuthentication", Kind::PeerAuthentication),
+    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceExport", Kind::ServiceExport),
+    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceImport", Kind::ServiceImport),
 ];
 
 fn recognise(api_version: &str, kind: &str) -> Recognised {

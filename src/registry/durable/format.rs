@@ -2,7 +2,7 @@
 //! a line of JSON for each object.
 //!
 //! ```text
-//! landbridge-snapshot/1 0f343b0931126a20f133d67c2b018a3b
+//! landbridge-snapshot/2 0f343b0931126a20f133d67c2b018a3b
 //! {"controlPlane":"east","cluster":"west","server":"https://192.0.2.1:6443/","joined":true,"taken":1790000000,"objects":1}
 //! {"namespace":"production","name":"backend","object":{"Service":{…}}}
 //! ```
@@ -25,8 +25,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::model::{ClusterId, Kind, Object};
 
 const MAGIC: &str = "landbridge-snapshot/";
-/// The only version that is written, and read.
-const VERSION: u32 = 1;
+/// The version that is written. 2: with ServiceExports and ServiceImports.
+const VERSION: u32 = 2;
+/// The oldest version that is read: what it says means the same still.
+const OLDEST: u32 = 1;
 /// A header is two short lines.
 const LONGEST_HEADER: u64 = 64 * 1024;
 
@@ -67,7 +69,7 @@ pub enum Unusable {
     #[error("it is not a snapshot of landbridge")]
     Other,
     /// It is of another version of the format.
-    #[error("its format is version {0}, and this landbridge reads version {VERSION}")]
+    #[error("its format is version {0}, and this landbridge reads versions {OLDEST} to {VERSION}")]
     Version(u32),
     /// Its checksum is not that of its content.
     #[error("it is damaged or cut off: its checksum does not fit")]
@@ -109,8 +111,8 @@ pub fn encode(header: &Header, items: &[Item]) -> Result<Vec<u8>, Unusable> {
 pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<Item>), Unusable> {
     let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| not_whole(bytes))?;
     let (first, body) = bytes.split_at(end + 1);
-    check_version(first)?;
-    if first != first_line(VERSION, body).as_bytes() {
+    let version = read_version(first)?;
+    if first != first_line(version, body).as_bytes() {
         return Err(Unusable::Damaged);
     }
     let mut lines = body.split_inclusive(|b| *b == b'\n');
@@ -127,7 +129,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Vec<Item>), Unusable> {
 pub fn decode_header(path: &Path) -> io::Result<Header> {
     let mut lines = BufReader::new(File::open(path)?.take(LONGEST_HEADER)).lines();
     let mut line = || lines.next().unwrap_or_else(|| Ok(String::new()));
-    check_version((line()? + "\n").as_bytes()).map_err(io::Error::other)?;
+    read_version((line()? + "\n").as_bytes()).map_err(io::Error::other)?;
     serde_json::from_str(&line()?).map_err(io::Error::other)
 }
 
@@ -135,12 +137,12 @@ pub(super) fn first_line(version: u32, body: &[u8]) -> String {
     format!("{MAGIC}{version} {:032x}\n", xxh3_128(body))
 }
 
-fn check_version(first: &[u8]) -> Result<(), Unusable> {
+fn read_version(first: &[u8]) -> Result<u32, Unusable> {
     let text = std::str::from_utf8(first).ok().and_then(|text| text.strip_prefix(MAGIC));
     let version = text.and_then(|text| text.split_once(' ')).and_then(|(version, _)| version.parse().ok());
     match version {
         None => Err(Unusable::Other),
-        Some(VERSION) => Ok(()),
+        Some(version @ OLDEST..=VERSION) => Ok(version),
         Some(other) => Err(Unusable::Version(other)),
     }
 }

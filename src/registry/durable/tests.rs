@@ -99,6 +99,15 @@ apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: backend, namespace: production}
 spec: {selector: {matchLabels: {app: backend}}, mtls: {mode: STRICT}, portLevelMtls: {"8080": {mode: PERMISSIVE}, "9090": {}}}
+---
+apiVersion: multicluster.x-k8s.io/v1alpha1
+kind: ServiceExport
+metadata: {name: backend, namespace: production}
+---
+apiVersion: multicluster.x-k8s.io/v1alpha1
+kind: ServiceImport
+metadata: {name: backend, namespace: production}
+spec: {type: ClusterSetIP, ips: [10.96.200.7, "fd00::7"], ports: [{name: http, port: 80, protocol: TCP}]}
 "#;
 
 fn items() -> Vec<Item> {
@@ -116,7 +125,7 @@ fn header() -> Header {
         server: "https://192.0.2.1:6443/".into(),
         joined: true,
         taken: 1_790_000_000,
-        objects: 11,
+        objects: 13,
     }
 }
 
@@ -162,7 +171,7 @@ fn one_wrong_byte_or_a_missing_end_is_noticed() {
 fn what_cannot_be_served_is_named() {
     let said = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
     let text = String::from_utf8(encode(&header(), &items()).unwrap()).unwrap();
-    assert!(said(text.replace("snapshot/1 ", "snapshot/2 ").as_bytes()).contains("version 2, and this"));
+    assert!(said(text.replace("snapshot/2 ", "snapshot/3 ").as_bytes()).contains("version 3, and this"));
     assert!(said(b"{}\n").contains("not a snapshot") && said(b"").contains("damaged"));
     let (_, body) = text.split_once('\n').unwrap();
     let sealed = |body: &str| first_line(1, body.as_bytes()) + body;

@@ -46,7 +46,7 @@ impl Resource {
         Self { kind, group: "", versions: &["v1"], plural, which, need }
     }
 
-    const fn istio(
+    const fn custom(
         kind: Kind,
         group: &'static str,
         versions: &'static [&'static str],
@@ -80,15 +80,29 @@ const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 /// Of the config cluster: Istio's objects are in force, and clusters are registered, only there.
 const CONFIG: &[Resource] = &[
     Resource::core(Kind::RemoteSecret, "secrets", Which::Labelled(remote_secret::LABEL), Need::Allowed),
-    Resource::istio(Kind::Gateway, "networking.istio.io", NETWORKING, "gateways"),
-    Resource::istio(Kind::DestinationRule, "networking.istio.io", NETWORKING, "destinationrules"),
-    Resource::istio(Kind::PeerAuthentication, "security.istio.io", &["v1", "v1beta1"], "peerauthentications"),
+    Resource::custom(Kind::Gateway, "networking.istio.io", NETWORKING, "gateways"),
+    Resource::custom(Kind::DestinationRule, "networking.istio.io", NETWORKING, "destinationrules"),
+    Resource::custom(
+        Kind::PeerAuthentication,
+        "security.istio.io",
+        &["v1", "v1beta1"],
+        "peerauthentications",
+    ),
+];
+
+const MULTI_CLUSTER: &str = "multicluster.x-k8s.io";
+
+/// Of every cluster, where services of other clusters are called by what is exported and imported.
+const MCS: &[Resource] = &[
+    Resource::custom(Kind::ServiceExport, MULTI_CLUSTER, &["v1alpha1"], "serviceexports"),
+    Resource::custom(Kind::ServiceImport, MULTI_CLUSTER, &["v1alpha1"], "serviceimports"),
 ];
 
 /// What is read of a cluster.
-pub fn resources(config_cluster: bool) -> impl Iterator<Item = Resource> {
+pub fn resources(config_cluster: bool, mcs: bool) -> impl Iterator<Item = Resource> {
     let config = if config_cluster { CONFIG } else { &[] };
-    EVERYWHERE.iter().chain(config).copied()
+    let mcs = if mcs { MCS } else { &[] };
+    EVERYWHERE.iter().chain(config).chain(mcs).copied()
 }
 
 // === impl Resource ===
@@ -141,17 +155,18 @@ mod tests {
 
     #[test]
     fn paths() {
-        let all: Vec<_> = resources(true).map(|r| r.path(0, "istio-system").unwrap_or_default()).collect();
+        let all: Vec<_> =
+            resources(true, true).map(|r| r.path(0, "istio-system").unwrap_or_default()).collect();
         assert!(all.contains(&"/api/v1/pods?fieldSelector=status.phase%21%3DFailed&".to_owned()), "{all:?}");
         assert!(all.contains(&"/apis/discovery.k8s.io/v1/endpointslices?".to_owned()), "{all:?}");
         let mesh = "/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Distio&";
         assert!(all.contains(&mesh.to_owned()), "{all:?}");
         let secrets = "/api/v1/namespaces/istio-system/secrets?labelSelector=istio%2FmultiCluster%3Dtrue&";
         assert!(all.contains(&secrets.to_owned()), "{all:?}");
-        let rule = resources(true).find(|r| r.kind == Kind::DestinationRule).expect("is read");
+        let rule = resources(true, true).find(|r| r.kind == Kind::DestinationRule).expect("is read");
         let of = |version| rule.path(version, "istio-system");
         assert_eq!(of(2).as_deref(), Some("/apis/networking.istio.io/v1alpha3/destinationrules?"));
         assert_eq!((of(3), rule.name().as_str()), (None, "destinationrules.networking.istio.io"));
-        assert!(resources(false).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
+        assert!(resources(false, false).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
     }
 }

@@ -51,5 +51,5 @@ pub use self::{
 /// All kinds that are read of a config cluster.
 #[cfg(test)]
 pub(super) fn kinds_for_tests() -> Vec<crate::model::Kind> {
-    kinds::resources(true).map(|resource| resource.kind).collect()
+    kinds::resources(true, true).map(|resource| resource.kind).collect()
 }

@@ -189,7 +189,7 @@ impl KubeSource {
 
     /// Reads the cluster, sends all of it and `Synced`, then whatever changes, until `shutdown` or until nobody receives.
     pub async fn run(self, changes: mpsc::Sender<Batch>, status: SourceStatus, shutdown: CancellationToken) {
-        let resources: Vec<_> = kinds::resources(self.config_cluster).collect();
+        let resources: Vec<_> = kinds::resources(self.config_cluster, self.settings.mcs).collect();
         let named = resources.iter().map(|r| (r.kind, r.need, r.name()));
         let shared = Shared {
             cluster: self.cluster.clone(),

@@ -39,6 +39,11 @@ pub enum Excluded {
         /// The endpoint's.
         cluster: Arc<str>,
     },
+    /// Other clusters may have only what is exported, and this is not.
+    NotExported {
+        /// The endpoint's.
+        cluster: Arc<str>,
+    },
     /// The service stays within each node.
     OtherNode {
         /// The endpoint's; empty if unknown.
@@ -101,6 +106,11 @@ impl fmt::Display for Excluded {
             Self::OtherCluster { cluster } => {
                 write!(f, "the service stays within each cluster, and this endpoint is in {cluster}")
             }
+            Self::NotExported { cluster } => write!(
+                f,
+                "cluster {cluster} does not export the service to other clusters: it has no ServiceExport of this name, or the \
+                 host is not the one that is exported"
+            ),
             Self::OtherNode { node } => {
                 write!(f, "the service stays within each node, and this endpoint is on {}", known(node))
             }
@@ -263,8 +273,14 @@ fn judge(query: &Query, client_mode: ClientMode, endpoint: Endpoint) -> Result<b
     if let Some(subset) = query.subset.filter(|s| !selects_by(&s.labels, label)) {
         return Err(Excluded::NotInSubset { subset: subset.name.clone() });
     }
-    if (service.cluster_local || service.node_local) && workload.cluster != view.cluster {
-        return Err(Excluded::OtherCluster { cluster: workload.cluster.0.clone() });
+    if workload.cluster != view.cluster {
+        let cluster = || workload.cluster.0.clone();
+        if service.cluster_local || service.node_local {
+            return Err(Excluded::OtherCluster { cluster: cluster() });
+        }
+        if service.exported_by.as_ref().is_some_and(|by| !by.contains(&workload.cluster)) {
+            return Err(Excluded::NotExported { cluster: cluster() });
+        }
     }
     if service.node_local && endpoint.node() != view.node.as_ref() {
         return Err(Excluded::OtherNode { node: endpoint.node().cloned().unwrap_or_default() });

@@ -7,14 +7,16 @@ use super::{
     mesh::*,
 };
 use crate::{
-    index::Index,
+    index::{Index, Options},
     model::{
         Change, Kind,
         destination_rule::{
             ClientTls, ClientTlsMode, Distribute, LocalityLb, OutlierDetection, PolicySettings,
         },
+        mcs::{CLUSTER_SET, Mcs},
         mesh::MeshConfig,
         peer_authentication::MtlsMode,
+        service::ServiceKey,
         staleness::Treatment,
     },
     resource::eds::{self, Excluded, Origin},
@@ -287,4 +289,28 @@ fn a_cluster_that_is_away_comes_last_or_goes_where_others_are_healthy() {
     // When nothing else is left, they are what there is.
     index.update([Change::Forget("east".into())]);
     assert_eq!(members(&index, &endpoint_view(), "backend", 80), [format!("0 {gateway}")]);
+}
+
+/// Of a cluster that does not export a service, others get nothing under a name that crosses; its own clients get all.
+#[test]
+fn only_what_is_exported_crosses() {
+    let mcs = Mcs { hosts: true, discovery: true, cluster_local: true };
+    let mut index = Index::new(Options { mcs, ..empty(true).options().clone() });
+    index.update(ground().into_iter().chain(backend()));
+    let in_set = ServiceKey { host: format!("backend.{NS}.svc.{CLUSTER_SET}").into(), namespace: NS.into() };
+    index.update([import("east", "10.96.200.1"), export("west")]);
+    let east = endpoint_view();
+    let west = EndpointView { cluster: "west".into(), network: "net2".into(), ..endpoint_view() };
+    let not_exported = |view: &EndpointView, key: &ServiceKey| {
+        let excluded = excluded(&index, view, key, false).into_iter();
+        let not = excluded.filter(|(_, why)| matches!(why, Excluded::NotExported { .. }));
+        not.map(|(address, _)| address).collect::<Vec<_>>()
+    };
+    let (of_east, of_west) =
+        (["10.1.0.10", "10.1.0.11", "10.1.0.12"], ["10.2.0.10", "10.2.0.11", "10.2.0.12"]);
+    assert_eq!(not_exported(&east, &in_set), [""; 0], "west exports it");
+    assert_eq!(not_exported(&west, &in_set), of_east);
+    // The clusters' own names stay at home.
+    assert_eq!(not_exported(&east, &service_key("backend")), of_west);
+    assert_eq!(not_exported(&west, &service_key("backend")), of_east);
 }

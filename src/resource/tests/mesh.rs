@@ -17,6 +17,7 @@ use crate::{
             SlicePort,
         },
         locality::Locality,
+        mcs::{ServiceExport, ServiceImport},
         mesh::MeshConfig,
         name::NetworkId,
         node::{Extensions, Interception, ProxyKind, SecretSource},
@@ -52,6 +53,8 @@ pub fn put(cluster: &str, object: Object) -> Change {
         Object::Gateway(o) => o.meta.clone(),
         Object::DestinationRule(o) => o.meta.clone(),
         Object::PeerAuthentication(o) => o.meta.clone(),
+        Object::ServiceExport(o) => o.meta.clone(),
+        Object::ServiceImport(o) => o.meta.clone(),
         Object::RemoteSecret(_) => panic!("secrets do not come here"),
     };
     let key = ObjectKey {
@@ -182,7 +185,12 @@ pub fn with_locality(locality: LocalityLb) -> PolicySettings {
 }
 
 pub fn empty(failover_by_default: bool) -> Index {
-    Index::new(Options { config_cluster: "east".into(), failover_by_default, domain: "cluster.local".into() })
+    Index::new(Options {
+        config_cluster: "east".into(),
+        failover_by_default,
+        domain: "cluster.local".into(),
+        mcs: Default::default(),
+    })
 }
 
 fn mk_node(name: &str, region: &str, zone: &str) -> Object {
@@ -280,6 +288,15 @@ pub fn others() -> Vec<Change> {
     };
     changes.push(put("east", Object::DestinationRule(Arc::new(rule))));
     changes
+}
+
+pub fn export(cluster: &str) -> Change {
+    put(cluster, Object::ServiceExport(Arc::new(ServiceExport { meta: mk_meta(NS, "backend") })))
+}
+
+pub fn import(cluster: &str, ip: &str) -> Change {
+    let ips = vec![ip.parse().unwrap()];
+    put(cluster, Object::ServiceImport(Arc::new(ServiceImport { meta: mk_meta(NS, "backend"), ips })))
 }
 
 pub fn gateway() -> Gateway {

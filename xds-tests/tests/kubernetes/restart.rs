@@ -268,7 +268,7 @@ fn no_credentials(dir: &Path, kubeconfig: &str) -> Result<()> {
     let mut snapshots = 0;
     for entry in std::fs::read_dir(dir)? {
         let text = std::fs::read_to_string(entry?.path())?;
-        ensure!(text.starts_with("landbridge-snapshot/1 ") && !text.contains(token), "{text}");
+        ensure!(text.starts_with("landbridge-snapshot/2 ") && !text.contains(token), "{text}");
         snapshots += 1;
     }
     ensure!(snapshots == 3, "{snapshots} snapshots");

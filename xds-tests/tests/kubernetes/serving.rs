@@ -13,6 +13,7 @@ use landbridge::app::{self, Config};
 use landbridge::index::Options;
 use landbridge::model::ClusterId;
 use landbridge::model::change::ClusterState;
+use landbridge::model::mcs::Mcs;
 use landbridge::model::staleness::StalePolicies;
 use landbridge::pipeline::{Inspector, Pipeline};
 use landbridge::registry::{self, kubernetes::Allowed};
@@ -59,6 +60,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         max_workload_cert_ttl: Duration::from_secs(7200),
         custom_hosts: Vec::new(),
         failover_by_default: true,
+        mcs: Mcs::default(),
         enable_vhds: true,
         enable_leds: true,
         leds_above: 100,
@@ -192,6 +194,7 @@ fn a_thousand_clusters_come_and_go_and_leave_nothing() {
             config_cluster: "home".into(),
             failover_by_default: true,
             domain: "cluster.local".into(),
+            mcs: Mcs::default(),
         };
         let (pipeline, _ready) = Pipeline::new(options, BTreeSet::new(), batches, commands, inspections);
         tokio::spawn(pipeline.run());

@@ -28,8 +28,12 @@ pub struct Client {
 
 /// Reads both clusters.
 pub fn state(failover_by_default: bool) -> State {
-    let options =
-        Options { config_cluster: "cluster1".into(), failover_by_default, domain: "cluster.local".into() };
+    let options = Options {
+        config_cluster: "cluster1".into(),
+        failover_by_default,
+        domain: "cluster.local".into(),
+        mcs: Default::default(),
+    };
     let settings = Settings { failover_by_default, ..Settings::default() };
     let mut changes = Vec::new();
     for cluster in ["cluster1", "cluster2"] {

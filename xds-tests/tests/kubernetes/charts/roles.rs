@@ -160,6 +160,8 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
     ("update", "coordination.k8s.io", "leases", "leader", "kube-system", false),
     ("create", "authentication.k8s.io", "tokenreviews", "", "", true),
     ("watch", "", "pods", "", "", true),
+    ("watch", "multicluster.x-k8s.io", "serviceimports", "", "", true),
+    ("update", "multicluster.x-k8s.io", "serviceimports", "", "production", false),
     ("create", "", "pods", "", "istio-system", false),
     ("delete", "", "pods", "", "production", false),
     ("create", "", "serviceaccounts/token", "", "istio-system", false),
@@ -168,6 +170,9 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
 ];
 
 const OF_READERS: &[Right] = &[
+    ("watch", "multicluster.x-k8s.io", "serviceexports", "", "", true),
+    ("list", "multicluster.x-k8s.io", "serviceimports", "", "", true),
+    ("create", "multicluster.x-k8s.io", "serviceexports", "", "production", false),
     ("watch", "", "services", "", "", true),
     ("watch", "discovery.k8s.io", "endpointslices", "", "", true),
     ("create", "authentication.k8s.io", "tokenreviews", "", "", true),
