@@ -62,7 +62,12 @@ impl Desk {
 
     /// Runs the commands of a section of the example's README; `known` are words in it that a person would replace.
     pub async fn follows(&self, section: &str, known: &[(&str, &str)]) -> Result<String> {
-        let readme = fs::read_to_string(self.example.join("README.md"))?;
+        self.follows_in(".", section, known).await
+    }
+
+    /// As [`Desk::follows`], of the README in another folder.
+    pub async fn follows_in(&self, folder: &str, section: &str, known: &[(&str, &str)]) -> Result<String> {
+        let readme = fs::read_to_string(self.example.join(folder).join("README.md"))?;
         let script = commands(&readme, section).with_context(|| format!("no commands under `{section}`"))?;
         let script = known.iter().fold(script, |script, (word, value)| script.replace(word, value));
         self.types(&script).await.with_context(|| section.to_owned())

@@ -10,11 +10,12 @@ mod desk;
 mod multi_primary;
 mod node;
 mod pod;
+mod primary_remote;
 mod services;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::time::{Duration, Instant, sleep};
 use xds_tests::envoy;
 use xds_tests::kubernetes::{
@@ -175,16 +176,40 @@ impl Walk {
         Load::start(&frontend.ns, Target { to: (address, 80).into(), host: BACKEND.to_owned() }, RATE)
     }
 
-    /// A statistic of the frontend's proxy.
-    async fn frontend(&self) -> Result<FrontendProxy> {
-        Ok(FrontendProxy(self.topology.pod(CLOUDS[0], "frontend")?.ns))
+    /// Section 6 of the README for two control planes: five calls, the backends scaled away, five calls, and back.
+    async fn exercise(&self) -> Result<()> {
+        let load = self.load().await?;
+        ensure!(
+            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
+            "home does not answer"
+        );
+        let answers = self.desk.follows_in("../multi-primary", "6. ", &[]).await?;
+        let by: Vec<&str> =
+            answers.lines().filter(|line| line.contains(" src=")).filter_map(|line| line.get(..8)).collect();
+        ensure!(by.len() == 15, "{answers}");
+        ensure!(by[..5] == ["cluster1"; 5] && by[5..10] == ["cluster2"; 5], "{answers}");
+        ensure!(
+            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
+            "they do not come home"
+        );
+        let samples = load.finish();
+        ensure!(
+            samples.iter().any(|sample| answered_from(sample, "cluster2")),
+            "the other cluster never answered"
+        );
+        none_failed(&samples)
+    }
+
+    /// The proxy in a pod of the lab.
+    fn proxy(&self, cloud: &str, pod: &str) -> Result<Proxy> {
+        Ok(Proxy(self.topology.pod(cloud, pod)?.ns))
     }
 }
 
-/// The proxy beside the frontend, by its admin interface.
-struct FrontendProxy(Ns);
+/// A proxy, by its admin interface.
+struct Proxy(Ns);
 
-impl FrontendProxy {
+impl Proxy {
     async fn page(&self, path: &str) -> Result<String> {
         xds_tests::http::page(&self.0, envoy::ADMIN, path).await
     }
@@ -204,13 +229,7 @@ fn answered_from(sample: &Sample, cluster: &str) -> bool {
 
 fn none_failed(samples: &[Sample]) -> Result<()> {
     let failed = Vec::from_iter(samples.iter().filter(|sample| sample.failed()));
-    anyhow::ensure!(
-        failed.is_empty(),
-        "{} of {} failed, the first: {:?}",
-        failed.len(),
-        samples.len(),
-        failed[0]
-    );
+    ensure!(failed.is_empty(), "{} of {} failed, the first: {:?}", failed.len(), samples.len(), failed[0]);
     println!("0 of {} requests failed", samples.len());
     Ok(())
 }
