@@ -4,7 +4,8 @@ use std::{future::poll_fn, marker::PhantomData, pin::Pin};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
-use hyper::body::{Body, Incoming};
+use http_body::Body;
+use lean_http2::server::Incoming;
 use prost::Message;
 use tonic::Status;
 

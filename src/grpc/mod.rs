@@ -1,10 +1,10 @@
-//! gRPC for the calls that are hot, on hyper's HTTP/2 body.
+//! gRPC for the calls that are hot, on our own HTTP/2.
 //!
 //! ```text
 //! Incoming --Messages--> your async block --Outlet--> Body: shared Bytes in DATA frames, then trailers
 //! ```
 //!
-//! A call is polled by the task that hyper has for its HTTP/2 stream anyway: there is no second task, no channel, and
+//! A call is polled by its connection's task, with the response's body: there is no second task, no channel, and
 //! bytes that were encoded once are sent as they are. What is not hot stays on tonic behind the same [`Router`].
 //! Messages are never compressed.
 

@@ -10,7 +10,7 @@ use std::{
 
 /// Since when one call waits for its client: bytes were given to HTTP/2, and it has no room for more.
 ///
-/// hyper polls a body only when the client took what the body gave before. So a body cannot notice by itself that nobody
+/// HTTP/2 polls a body only when the client took what the body gave before. So a body cannot notice by itself that nobody
 /// reads; somebody else has to look from time to time.
 #[derive(Debug, Default)]
 pub struct Pace {

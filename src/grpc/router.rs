@@ -8,7 +8,7 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
     request::Parts,
 };
-use hyper::body::Incoming;
+use lean_http2::server::Incoming;
 use prost::Message;
 use tonic::{Status, service::Routes};
 use tower::Service;

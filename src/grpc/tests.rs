@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use hyper::body::{Body as HttpBody, Frame};
+use http_body::{Body as HttpBody, Frame};
 use landbridge_proto::envoy::service::discovery::v3::DiscoveryRequest;
 use tokio::sync::Notify;
 use tonic::Code;

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use http::{Request, Response, request::Parts};
-use hyper::body::Incoming;
+use lean_http2::server::Incoming;
 use prost::Message;
 use tonic::Status;
 

@@ -1,19 +1,8 @@
 //! Accepts connections, with or without TLS, and ends them in an orderly way.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use futures::FutureExt;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use lean_http2::server::{self as http2, Incoming};
 use rand::Rng;
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
@@ -221,34 +210,33 @@ impl Accepted {
                 certificate: certificate.unwrap_or_default(),
                 connection: open.connection.clone(),
             };
-            let service = service_fn(move |mut request: http::Request<Incoming>| {
+            let service = move |mut request: http::Request<Incoming>| {
                 // For services beside xDS, which do not know this module.
                 request.extensions_mut().insert(peer.certificate.clone());
                 request.extensions_mut().insert(peer.clone());
-                router.call(request).map(Ok::<_, Infallible>)
-            });
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(settings.keepalive_interval)
-                .keep_alive_timeout(settings.keepalive_timeout)
-                .max_concurrent_streams(settings.max_streams)
-                .max_send_buf_size(SEND_BUFFER)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .serve_connection(TokioIo::new(io), service);
-            let mut connection = pin!(connection);
+                router.call(request)
+            };
+            let settings_http2 = http2::Settings {
+                streams: settings.max_streams,
+                stream_window: STREAM_WINDOW,
+                connection_window: CONNECTION_WINDOW,
+                output: SEND_BUFFER,
+                keepalive_interval: settings.keepalive_interval,
+                keepalive_timeout: settings.keepalive_timeout,
+            };
+            let mut connection = http2::Connection::new(io, settings_http2, service);
             let Connection { closing, abort, .. } = &*open.connection;
             let mut end = age(settings.max_age).map(|age| Instant::now() + age);
             let mut ending = false;
             loop {
                 tokio::select! {
                     biased;
-                    done = connection.as_mut() => return done.map_err(io::Error::other),
+                    done = &mut connection => return done.map_err(io::Error::other),
                     () = abort.cancelled() => return Ok(()),
                     () = closing.cancelled(), if !ending => {
                         ending = true;
                         end = Some(Instant::now() + settings.grace);
-                        connection.as_mut().graceful_shutdown();
+                        connection.leave();
                     }
                     () = until(end) => {
                         if ending {

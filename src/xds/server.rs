@@ -3,8 +3,8 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use landbridge_proto::DESCRIPTORS;
+use lean_http2::server::Incoming;
 use tonic::{Status, service::RoutesBuilder};
 use tonic_health::server::HealthReporter;
 use tracing::{Instrument, field::Empty, info_span};

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use lean_http2::frame;
+
 use crate::{
     expect::Type,
-    h2::{frame, grpc},
+    h2::grpc,
     wire::{Writer, type_of, type_url},
 };
 

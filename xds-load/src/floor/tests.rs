@@ -1,5 +1,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use lean_http2::frame;
+
 use super::{
     command::tls,
     frames::{self, marker},
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     expect::{Marker, Type},
-    h2::{Connection, Event, Target, Tls, TlsFiles, frame},
+    h2::{Connection, Event, Target, Tls, TlsFiles},
     wire::{
         discovery::{Common, DELTA_METHOD, SOTW_METHOD, delta_request, sotw_request},
         type_url,

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::frames::{Protocol, STREAM};
-use crate::{
-    h2::{
-        frame::{self, HEADER_BYTES, Header, flag, kind, setting},
-        grpc::Assembler,
-        hpack,
-    },
-    wire::Fields,
+use lean_http2::{
+    frame::{self, HEADER_BYTES, Header, flag, kind, setting},
+    hpack,
 };
+
+use super::frames::{Protocol, STREAM};
+use crate::{h2::grpc::Assembler, wire::Fields};
 
 /// What a client said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +170,7 @@ impl Wire {
         self.protocol = Some(protocol.ok_or(Refused("calls something else than ADS"))?);
         // `:status: 200` of the static table; `content-type` (its 31st name) as a literal.
         let block = b"\x88\x0f\x10\x10application/grpc";
-        frame::write_headers(&mut self.out, STREAM, block, frame::DEFAULT_FRAME_BYTES);
+        frame::write_headers(&mut self.out, STREAM, block, frame::DEFAULT_FRAME_BYTES, false);
         Ok(())
     }
 

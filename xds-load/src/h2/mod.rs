@@ -8,10 +8,7 @@
 //! no buffers: reads go into memory that all connections of a thread share.
 
 mod connection;
-pub(crate) mod frame;
 pub(crate) mod grpc;
-pub(crate) mod hpack;
-mod huffman;
 mod session;
 #[cfg(test)]
 mod session_tests;

@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    Error, Event, StreamId,
+use lean_http2::{
     frame::{
         self, DEFAULT_FRAME_BYTES, DEFAULT_WINDOW, HEADER_BYTES, Header, MAX_WINDOW, flag, kind, setting,
     },
-    grpc::{self, Status},
     hpack,
+};
+
+use super::{
+    Error, Event, StreamId,
+    grpc::{self, Status},
     stream::Stream,
 };
+
+const USER_AGENT: &str = concat!("xds-load/", env!("CARGO_PKG_VERSION"));
 
 /// How much is taken before the peer's windows are opened again.
 const REPLENISH: u32 = 1 << 30;
@@ -86,8 +91,8 @@ impl Session {
         let id = self.next_id;
         self.next_id += 2;
         let mut block = Vec::with_capacity(128);
-        hpack::encode_request(&mut block, secure, authority, path, metadata);
-        frame::write_headers(&mut self.out, id, &block, self.peer_frame);
+        hpack::encode_request(&mut block, secure, authority, path, USER_AGENT, metadata);
+        frame::write_headers(&mut self.out, id, &block, self.peer_frame, false);
         self.streams.push(Stream::new(id, self.peer_window));
         Ok(StreamId(id))
     }

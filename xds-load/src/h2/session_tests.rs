@@ -1,13 +1,9 @@
 //! What a session makes of a server's bytes, cut anywhere.
 
+use lean_http2::frame::{Header, MAX_WINDOW, PREFACE, flag, kind, setting, write_word};
 use proptest::prelude::*;
 
-use super::{
-    Error, Event, Status, StreamId,
-    frame::{Header, MAX_WINDOW, PREFACE, flag, kind, setting, write_word},
-    grpc::write_message,
-    session::Session,
-};
+use super::{Error, Event, Status, StreamId, grpc::write_message, session::Session};
 
 /// `:status: 200`, and `grpc-status: 0`.
 const OK: &[u8] = b"\x88";

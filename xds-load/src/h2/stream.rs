@@ -1,9 +1,8 @@
 //! One call on a connection, and how its messages go out as windows open.
 
-use super::{
-    frame::{Header, flag, kind},
-    grpc::{Answer, Assembler},
-};
+use lean_http2::frame::{Header, flag, kind};
+
+use super::grpc::{Answer, Assembler};
 
 /// The state of a call that has not ended.
 #[derive(Debug)]

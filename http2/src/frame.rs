@@ -1,4 +1,6 @@
-//! Frames of HTTP/2 (RFC 9113): the header of each, and the few that a client writes.
+//! Frames of HTTP/2 (RFC 9113): the header of each, and the few that are written.
+
+use std::mem;
 
 /// Bytes of a frame header.
 pub const HEADER_BYTES: usize = 9;
@@ -17,6 +19,7 @@ pub const MAX_FRAME_BYTES: u32 = (1 << 24) - 1;
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
     pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const PUSH_PROMISE: u8 = 5;
@@ -40,11 +43,14 @@ pub mod flag {
     pub const PRIORITY: u8 = 32;
 }
 
-/// Settings that a client sends or heeds.
+/// Settings that are sent or heeded.
 pub mod setting {
+    pub const HEADER_TABLE_SIZE: u16 = 1;
     pub const ENABLE_PUSH: u16 = 2;
+    pub const MAX_CONCURRENT_STREAMS: u16 = 3;
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
     pub const MAX_FRAME_SIZE: u16 = 5;
+    pub const MAX_HEADER_LIST_SIZE: u16 = 6;
 }
 
 /// The first nine bytes of a frame.
@@ -102,13 +108,14 @@ pub fn write_word(out: &mut Vec<u8>, kind: u8, stream: u32, word: u32) {
     out.extend_from_slice(&word.to_be_bytes());
 }
 
-/// A header block, in as many frames as the peer's limit needs.
-pub fn write_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], limit: u32) {
+/// A header block, in as many frames as the peer's limit needs. `last`: nothing follows on this stream.
+pub fn write_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], limit: u32, last: bool) {
     let mut kind = kind::HEADERS;
+    let mut first = if last { flag::END_STREAM } else { 0 };
     let mut rest = block;
     loop {
         let (part, after) = rest.split_at(rest.len().min(limit as usize));
-        let flags = if after.is_empty() { flag::END_HEADERS } else { 0 };
+        let flags = mem::take(&mut first) | if after.is_empty() { flag::END_HEADERS } else { 0 };
         Header { length: part.len() as u32, kind, flags, stream }.write(out);
         out.extend_from_slice(part);
         if after.is_empty() {
@@ -164,8 +171,8 @@ mod tests {
     #[test]
     fn a_long_block_is_continued() {
         let mut out = Vec::new();
-        write_headers(&mut out, 1, b"abcde", 2);
-        assert_eq!(out, b"\0\0\x02\x01\0\0\0\0\x01ab\0\0\x02\x09\0\0\0\0\x01cd\0\0\x01\x09\x04\0\0\0\x01e");
+        write_headers(&mut out, 1, b"abcde", 2, true);
+        assert_eq!(out, b"\0\0\x02\x01\x01\0\0\0\x01ab\0\0\x02\x09\0\0\0\0\x01cd\0\0\x01\x09\x04\0\0\0\x01e");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Header compression (RFC 7541): a decoder for what servers send, and an encoder that never indexes.
+//! Header compression (RFC 7541): a decoder, and an encoder that never indexes.
 
 use std::collections::VecDeque;
 
-use super::huffman;
+use crate::huffman;
 
 /// The dynamic table that the peer may use: the protocol's default, as Envoy has it.
 const TABLE_BYTES: usize = 4096;
@@ -80,6 +80,8 @@ const STATIC: [(&str, &str); 61] = [
 const METHOD_POST: u8 = 3;
 const SCHEME_HTTP: u8 = 6;
 const SCHEME_HTTPS: u8 = 7;
+/// And of a response.
+const STATUS_200: u8 = 8;
 const AUTHORITY: usize = 1;
 const PATH: usize = 4;
 
@@ -89,31 +91,49 @@ pub fn encode_request(
     secure: bool,
     authority: &str,
     path: &str,
+    user_agent: &str,
     metadata: &[(String, String)],
 ) {
     out.push(0x80 | METHOD_POST);
     out.push(0x80 | if secure { SCHEME_HTTPS } else { SCHEME_HTTP });
     for (name, value) in [(PATH, path), (AUTHORITY, authority)] {
         encode_integer(out, 0, 4, name);
-        encode_text(out, value);
+        encode_text(out, value.as_bytes());
     }
-    let own = [
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-        ("user-agent", concat!("xds-load/", env!("CARGO_PKG_VERSION"))),
-    ];
+    let own = [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", user_agent)];
     let given = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in own.into_iter().chain(given) {
-        // A token must not enter any table.
-        out.push(if name == "authorization" { 0x10 } else { 0 });
-        encode_text(out, name);
-        encode_text(out, value);
+        encode_field(out, name, value.as_bytes());
     }
 }
 
-fn encode_text(out: &mut Vec<u8>, text: &str) {
+/// Appends that the table is empty from now on (RFC 7541, 6.3). To be said at the beginning of a block.
+pub fn encode_empty_table(out: &mut Vec<u8>) {
+    out.push(0x20);
+}
+
+/// Appends the pseudo-header of a response.
+pub fn encode_status(out: &mut Vec<u8>, status: u16) {
+    match status {
+        200 => out.push(0x80 | STATUS_200),
+        _ => {
+            encode_integer(out, 0, 4, usize::from(STATUS_200));
+            encode_text(out, status.to_string().as_bytes());
+        }
+    }
+}
+
+/// Appends a header. Its name has to be in lower case.
+pub fn encode_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    // A token must not enter any table.
+    out.push(if name == "authorization" { 0x10 } else { 0 });
+    encode_text(out, name.as_bytes());
+    encode_text(out, value);
+}
+
+fn encode_text(out: &mut Vec<u8>, text: &[u8]) {
     encode_integer(out, 0, 7, text.len());
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }
 
 /// An integer with a prefix of `bits` bits (RFC 7541, 5.1); `pattern` are the bits before it.
@@ -162,11 +182,13 @@ impl Decoder {
                     (name.to_vec(), value.to_vec(), false)
                 }
                 0x40.. => (self.name(&mut input, 6)?, input.text()?, true),
-                0x20.. => {
+                // Only at the beginning (RFC 7541, 4.2).
+                0x20.. if listed == 0 => {
                     self.limit = Some(input.integer(5)?).filter(|limit| *limit <= TABLE_BYTES)?;
                     self.shrink(0);
                     continue;
                 }
+                0x20.. => return None,
                 _ => (self.name(&mut input, 4)?, input.text()?, false),
             };
             listed += name.len() + value.len() + ENTRY_OVERHEAD;
@@ -300,6 +322,7 @@ mod tests {
             (b"\xbe", "an entry of the dynamic table that is not there"),
             (b"\xff\xff\xff\xff\xff\xff\xff\x01", "an endless integer"),
             (b"\x3f\xe2\x1f", "a larger table than was offered"),
+            (b"\x82\x20", "another table after the first header"),
             (b"\x00\x05abc", "a text that ends early"),
             (b"\x00", "nothing after the first byte"),
         ];
@@ -316,7 +339,7 @@ mod tests {
     fn a_request_reads_back_and_leaves_no_entry() {
         let mut block = Vec::new();
         let metadata = [("authorization".to_owned(), format!("Bearer {}", "x".repeat(2000)))];
-        encode_request(&mut block, true, "istiod:15012", "/p", &metadata);
+        encode_request(&mut block, true, "istiod:15012", "/p", "test", &metadata);
         let mut decoder = Decoder::default();
         let seen = decoded(&mut decoder, &block).unwrap_or_default();
         assert_eq!(

@@ -1,0 +1,195 @@
+//! Moves bytes between a socket and a connection's state.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{Answer, Error, Incoming, Settings, core::Core, error::Violation, reader::Reader, ready::Ready};
+
+/// What one read takes.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// How often a connection looks for more to do before it lets others have their turn. A call that has used up its budget
+/// wakes itself until then.
+const TURNS: usize = 8;
+
+thread_local! {
+    /// Where all connections of a thread read to: within a poll nobody else needs it.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// A connection, and all calls on it. To be polled until it is done; dropped, it ends them.
+pub struct Connection<IO, S, B> {
+    io: IO,
+    settings: Settings,
+    reader: Reader,
+    core: Core<S, B>,
+    ready: Arc<Ready>,
+    /// Calls to be polled.
+    woken: Vec<u32>,
+    /// What TLS has taken and may not have written.
+    unflushed: bool,
+    /// The client was told why, and the connection ends when it is written.
+    failed: Option<Violation>,
+    heard: Instant,
+    /// The client was asked whether it is there, and has said nothing since; or it is told why the connection ends.
+    asked: bool,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<IO, S, B> Connection<IO, S, B>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// A connection over `io`. Within a runtime of tokio with time.
+    pub fn new(io: IO, settings: Settings, service: S) -> Self {
+        let ready = Arc::new(Ready::default());
+        Self {
+            io,
+            settings,
+            reader: Reader::default(),
+            core: Core::new(settings, service, ready.clone()),
+            ready,
+            woken: Vec::new(),
+            unflushed: false,
+            failed: None,
+            heard: Instant::now(),
+            asked: false,
+            alarm: Box::pin(sleep(settings.keepalive_interval)),
+        }
+    }
+
+    /// Asks the client to open no more streams. The connection ends with its last stream.
+    pub fn leave(&mut self) {
+        self.core.leave();
+    }
+
+    /// One read. Ready: there may be more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Read, Error>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(Read::End));
+            }
+            if self.failed.is_some() {
+                return Poll::Ready(Ok(Read::Some));
+            }
+            (self.heard, self.asked) = (Instant::now(), false);
+            let frame = |header, payload: &[u8]| self.core.frame(header, payload);
+            if let Err(violation) = self.reader.read(buffer.filled(), frame) {
+                self.core.fail(violation);
+                self.failed = Some(violation);
+                // For so long it may take to be told.
+                self.asked = true;
+                self.alarm.as_mut().reset(self.heard + self.settings.keepalive_timeout);
+            }
+            Poll::Ready(Ok(Read::Some))
+        })
+    }
+
+    /// Polls the calls that were woken or have room again.
+    fn poll_calls(&mut self) {
+        self.ready.take(&mut self.woken);
+        self.core.send_queued(&mut self.woken);
+        for stream in self.woken.drain(..) {
+            self.core.poll_call(stream);
+        }
+    }
+
+    /// Ready: everything is with the system.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.unflushed |= !self.core.out.is_empty();
+        ready!(self.core.out.poll_write(&mut self.io, cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks whether the client is there.
+    fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if self.asked {
+                return Poll::Ready(Error::Silent);
+            }
+            let mut next = self.heard + self.settings.keepalive_interval;
+            if next <= Instant::now() {
+                self.core.ping();
+                self.asked = true;
+                next = Instant::now() + self.settings.keepalive_timeout;
+            }
+            self.alarm.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+
+    /// A client that lets answers to its pings pile up is not read before it reads.
+    fn is_backlogged(&self) -> bool {
+        self.core.out.len() > 2 * self.settings.output + SCRATCH_BYTES
+    }
+}
+
+enum Read {
+    Some,
+    End,
+}
+
+impl<IO, S, B> Future for Connection<IO, S, B>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    S: Fn(Request<Incoming>) -> Answer<B> + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = &mut *self;
+        this.ready.work();
+        if let Poll::Ready(gone) = this.poll_alive(cx) {
+            return Poll::Ready(Err(gone));
+        }
+        for _ in 0..TURNS {
+            let backlogged = this.is_backlogged();
+            let read = if backlogged { Poll::Pending } else { this.poll_read(cx)? };
+            if matches!(read, Poll::Ready(Read::End)) {
+                return Poll::Ready(this.failed.map_or(Ok(()), |violation| Err(violation.into())));
+            }
+            this.poll_calls();
+            let written = this.poll_write(cx)?;
+            if written.is_ready() {
+                if let Some(violation) = this.failed {
+                    ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+                    return Poll::Ready(Err(violation.into()));
+                }
+                if this.core.is_over() {
+                    ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            let again = read.is_ready()
+                || (backlogged && !this.is_backlogged())
+                || this.core.can_send()
+                || (written.is_ready() && !this.core.out.is_empty());
+            if !again && this.ready.rest(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
