@@ -16,9 +16,15 @@ use prometheus_client::{
 
 use super::{AdminState, answer::Refusal, endpointz, topology};
 use crate::{
-    model::{ClusterId, change::ClusterState, endpoint::ServiceEndpoints, node::ProxyKind},
+    model::{
+        ClusterId,
+        change::ClusterState,
+        endpoint::{Health, ServiceEndpoints},
+        node::ProxyKind,
+        service::Resolution,
+    },
     pipeline::{self, Totals},
-    registry::{Severity, SourceReport},
+    registry::{Events, Severity, SourceReport},
 };
 
 const CONTENT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,8 +36,8 @@ pub async fn scrape(State(admin): State<AdminState>) -> Response {
     let ready = *admin.ready.borrow();
     // Metrics that do not need the pipeline are shown even if it does not answer: that is when they are needed most.
     let tables = admin.inspector.ask(Tables::read).await;
-    let sources = admin.sources.reports();
-    registry.register_collector(Box::new(Figures { uptime, ready, tables, sources }));
+    let (sources, secrets) = (admin.sources.reports(), admin.sources.joined().events());
+    registry.register_collector(Box::new(Figures { uptime, ready, tables, sources, secrets }));
     let mut body = String::new();
     let written = text::encode_registry(&mut body, &admin.metrics)
         .and_then(|()| text::encode_registry(&mut body, &registry))
@@ -51,6 +57,8 @@ struct Tables {
     clusters: Vec<(ClusterId, ClusterState)>,
     services: usize,
     conflicts: usize,
+    /// Ports of services that nobody serves: load assignments without an endpoint.
+    unserved: usize,
     endpoints: Vec<Arc<ServiceEndpoints>>,
     gateways: BTreeMap<(String, String), u64>,
     classes: usize,
@@ -65,6 +73,7 @@ struct Figures {
     ready: bool,
     tables: Option<Tables>,
     sources: Vec<SourceReport>,
+    secrets: Events,
 }
 
 // === impl Tables ===
@@ -93,6 +102,11 @@ impl Tables {
             clusters: index.clusters().map(|(id, state)| (id.clone(), state.clone())).collect(),
             services: index.services().count(),
             conflicts: index.services().filter(|s| !s.conflicts.is_empty()).count(),
+            unserved: index
+                .services()
+                .filter(|s| s.resolution == Resolution::ClientSide && index.endpoints(&s.key).is_empty())
+                .map(|s| s.ports.len())
+                .sum(),
             endpoints: index.all_endpoints().map(|(_, e)| e.clone()).collect(),
             gateways,
             classes: state.classes.len(),
@@ -142,12 +156,17 @@ impl Tables {
             "Services whose definitions contradict each other",
             self.conflicts,
         )?;
+        out.gauge("pilot_eds_no_instances", "Ports of services without any endpoint", self.unserved)?;
         let mut endpoints: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for endpoint in self.endpoints.iter().flat_map(|e| e.iter()) {
             *endpoints
                 .entry((endpoint.workload().cluster.as_str(), endpointz::health(endpoint.health())))
                 .or_default() += 1;
         }
+        let not_ready =
+            endpoints.iter().filter(|((_, health), _)| *health == endpointz::health(Health::Unhealthy));
+        let not_ready = not_ready.map(|(_, n)| n).sum();
+        out.gauge("pilot_endpoint_not_ready", "Endpoints that are not ready", not_ready)?;
         let endpoints = endpoints.into_iter().map(|((c, h), n)| ([("cluster", c), ("health", h)], n));
         out.gauges("landbridge_endpoints", "Endpoints, by cluster and health", endpoints)?;
         let gateways = self.gateways.iter().map(|((network, cluster), n)| {
@@ -254,6 +273,22 @@ impl Figures {
             "Since the durable snapshot of a cluster was last known to hold; absent without one",
             snapshots,
         )?;
+        let timeouts = self.sources.iter().map(|source| source.timeouts).sum::<u64>();
+        out.counter(
+            "remote_cluster_sync_timeouts",
+            "Remote clusters that were not read whole in the time that proxies wait for them",
+            timeouts as f64,
+        )?;
+        let Events { added, updated, deleted } = self.secrets;
+        let mut secrets = out.0.encode_descriptor(
+            "remote_cluster_secret_events",
+            "Remote secrets that came, changed or went",
+            None,
+            MetricType::Counter,
+        )?;
+        for (event, count) in [("add", added), ("update", updated), ("delete", deleted)] {
+            ConstCounter::new(count).encode(secrets.encode_family(&[("event", event)])?)?;
+        }
         let mut repaired = out.0.encode_descriptor(
             "landbridge_drift_repaired",
             "Files and objects that a slow look found changed without an event",

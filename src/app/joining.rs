@@ -88,6 +88,7 @@ impl Joiner {
         let mut changes = self.secrets.subscribe();
         loop {
             let secrets = changes.borrow_and_update().clone();
+            self.clusters.sources().joined().set_events(secrets.events);
             let (wanted, problems) = desired(&secrets, &self.own, &self.given);
             for step in self.members.steps(&wanted, Instant::now()) {
                 self.begin(step).await;

@@ -27,4 +27,4 @@ pub use kube as kubernetes;
 pub use kube::{Discovery, KubeSource};
 pub use notices::Notices;
 pub use problem::{Problem, Severity, SourceReport, SourceStatus, Sources};
-pub use remote::{Joined, RemoteSecrets};
+pub use remote::{Events, Joined, RemoteSecrets};

@@ -118,6 +118,8 @@ pub struct SourceReport {
     /// What a slow look at everything found changed without having been told: missed events. Files, or objects of an
     /// API server.
     pub repairs: u64,
+    /// How often it was not read whole in the time that others wait for it.
+    pub timeouts: u64,
     /// When it was last compared with the API server as a whole.
     pub compared: Option<SystemTime>,
     /// Objects in force, by kind.
@@ -146,6 +148,7 @@ impl SourceStatus {
             state: ClusterState::Syncing,
             last_read: None,
             repairs: 0,
+            timeouts: 0,
             compared: None,
             objects: BTreeMap::new(),
             not_read: BTreeMap::new(),
@@ -186,6 +189,11 @@ impl SourceStatus {
     /// Notes what had changed without an event.
     pub fn repaired(&self, count: u64) {
         self.0.lock().repairs += count;
+    }
+
+    /// Notes that others wait no longer for it to be read whole.
+    pub fn timed_out(&self) {
+        self.0.lock().timeouts += 1;
     }
 
     /// Notes that everything was compared.

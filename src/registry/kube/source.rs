@@ -385,6 +385,10 @@ impl Shared {
             status.set_server(server.borrow().server().into());
             self.tell(&status, ages);
             if state != said {
+                let is_late = said == ClusterState::Syncing && matches!(state, ClusterState::Stale { .. });
+                if is_late && self.publish.is_none() {
+                    status.timed_out();
+                }
                 status.set_state(state.clone());
                 self.state.send_replace(state.clone());
                 said = state.clone();

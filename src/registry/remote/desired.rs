@@ -91,7 +91,12 @@ mod tests {
             let kubeconfigs = keys.iter().map(config).collect();
             (name, Arc::new(RemoteSecret { created: *created, kubeconfigs }))
         };
-        Secrets { by_name: all.iter().map(secret).collect(), settled: true, whole: true }
+        Secrets {
+            by_name: all.iter().map(secret).collect(),
+            settled: true,
+            whole: true,
+            events: Default::default(),
+        }
     }
 
     /// Cluster, secret and kubeconfig of each; who is told what.

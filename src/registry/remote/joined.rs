@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 
-use super::{Desired, desired::problem};
+use super::{Desired, Events, desired::problem};
 use crate::{
     model::{ClusterId, remote_secret::Kubeconfig},
     registry::{Problem, Severity, problem::log_difference},
@@ -35,6 +35,7 @@ pub struct Joined(Arc<Mutex<State>>);
 struct State {
     members: BTreeMap<ClusterId, Member>,
     problems: Vec<Problem>,
+    events: Events,
 }
 
 impl Joined {
@@ -62,7 +63,17 @@ impl Joined {
         problems.sort();
         let mut state = self.0.lock();
         log_difference(&state.problems, &problems);
-        *state = State { members, problems };
+        (state.members, state.problems) = (members, problems);
+    }
+
+    /// Notes what has happened to secrets.
+    pub fn set_events(&self, events: Events) {
+        self.0.lock().events = events;
+    }
+
+    /// What has happened to secrets.
+    pub fn events(&self) -> Events {
+        self.0.lock().events
     }
 
     /// The clusters that secrets name.

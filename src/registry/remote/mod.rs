@@ -41,6 +41,19 @@ pub struct Secrets {
     pub settled: bool,
     /// They were read whole once: what is not among them is not there.
     pub whole: bool,
+    /// What has happened to them.
+    pub events: Events,
+}
+
+/// How many remote secrets came, changed and went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Came.
+    pub added: u64,
+    /// Changed.
+    pub updated: u64,
+    /// Went.
+    pub deleted: u64,
 }
 
 /// What the config cluster's source tells of them. They go no further: the pipeline never sees credentials.
@@ -85,9 +98,15 @@ impl RemoteSecrets {
             for change in taken {
                 match change {
                     Change::Upsert(key, Object::RemoteSecret(secret)) => {
-                        secrets.by_name.insert(SecretName::of(&key), secret);
+                        match secrets.by_name.insert(SecretName::of(&key), secret) {
+                            None => secrets.events.added += 1,
+                            Some(_) => secrets.events.updated += 1,
+                        }
                     }
-                    Change::Remove(key) => drop(secrets.by_name.remove(&SecretName::of(&key))),
+                    Change::Remove(key) => {
+                        let was_there = secrets.by_name.remove(&SecretName::of(&key)).is_some();
+                        secrets.events.deleted += u64::from(was_there);
+                    }
                     _ => {}
                 }
             }

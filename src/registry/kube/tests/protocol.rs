@@ -430,10 +430,17 @@ async fn what_a_role_does_not_allow_is_said_and_done_without() {
 async fn a_cluster_that_is_away_at_the_start_is_stale_after_a_while() {
     let api = Api::start().await;
     api.set(|state| state.frozen = true);
-    let mut w = World::start(api, |source| source.timing.patience = Some(Duration::from_millis(700))).await;
+    let mut w = World::start(api, |source| {
+        source.config_cluster = false;
+        // What the config cluster says: nothing.
+        source.discovery.settle();
+        source.timing.patience = Some(Duration::from_millis(700));
+    })
+    .await;
     w.until("given up for now", |w| w.reason().is_some_and(|r| r.contains("silent"))).await;
     w.api.set(|state| state.frozen = false);
     w.synced().await;
+    assert_eq!(w.status.report().timeouts, 1);
 }
 
 #[tokio::test]
