@@ -4,6 +4,7 @@
 
 mod authority;
 mod charts;
+mod crossing;
 mod failover;
 mod fixture;
 mod joining;

@@ -1,11 +1,12 @@
 //! Two clusters, a control plane of one of them, and its proxy.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use landbridge::app;
 use landbridge::app::clusters::Place;
+use landbridge::app::{self, Config};
 use landbridge::snapshot::ResourceType;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -71,6 +72,7 @@ pub fn slice(i: u8) -> String {
 /// A control plane of `east`, and a proxy that asked for the endpoints of a service of both clusters.
 pub struct World {
     pub admin: String,
+    pub grpc: SocketAddr,
     pub proxy: Client,
     /// The last assignment.
     last: Vec<u8>,
@@ -84,9 +86,18 @@ impl World {
     }
 
     pub async fn serve(east: Place, folder: &std::path::Path) -> Result<Self> {
+        Self::serve_with(east, folder, |_| {}).await
+    }
+
+    pub async fn serve_with(
+        east: Place,
+        folder: &std::path::Path,
+        set: impl FnOnce(&mut Config),
+    ) -> Result<Self> {
         let address = own_address()?;
         let clusters = [("east".into(), east)].into();
-        let config = serve_config(address, &folder.join("state"), clusters);
+        let mut config = serve_config(address, &folder.join("state"), clusters);
+        set(&mut config);
         let grpc = config.grpc_addr;
         let serving = tokio::spawn(app::serve(config));
         let until = Instant::now() + PATIENCE;
@@ -103,7 +114,7 @@ impl World {
         proxy.request(KIND, &[EDS]).await;
         let first = proxy.expect_ack(KIND, &[EDS]).await;
         let last = first.get(EDS).context("an assignment")?.to_vec();
-        Ok(Self { admin: format!("http://{address}:15014"), proxy, last })
+        Ok(Self { admin: format!("http://{address}:15014"), grpc, proxy, last })
     }
 
     /// What is known of a cluster that is not the own one.
