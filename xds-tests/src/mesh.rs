@@ -140,6 +140,12 @@ impl Mesh {
         Ok(())
     }
 
+    /// Ends one of them.
+    pub async fn kill_control_plane(&mut self, cloud: &str) -> Result<()> {
+        let server = self.servers.get_mut(cloud).and_then(Option::take);
+        server.with_context(|| format!("no control plane runs in {cloud}"))?.process.kill().await
+    }
+
     /// Starts applications and proxies of all pods, and waits for the proxies.
     pub async fn start_workloads(&mut self) -> Result<()> {
         let all: Vec<String> = self.running.keys().cloned().collect();

@@ -161,11 +161,22 @@ impl Cluster {
     /// A token of a ServiceAccount, signed here, for the API server itself; valid until `expires`, and then for
     /// [`super::keys::LEEWAY`].
     pub async fn sign_token(&self, namespace: &str, account: &str, expires: SystemTime) -> Result<String> {
+        // An issue date after the expiry would be another mistake than being expired.
+        let issued = SystemTime::now().min(expires) - Duration::from_secs(3600);
+        self.sign_token_of(namespace, account, issued, expires).await
+    }
+
+    /// The same, issued at another time.
+    pub async fn sign_token_of(
+        &self,
+        namespace: &str,
+        account: &str,
+        issued: SystemTime,
+        expires: SystemTime,
+    ) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = accounts.get(account).await.with_context(|| format!("account {namespace}/{account}"))?;
         let uid = found.uid().context("a stored object has a uid")?;
-        // An issue date after the expiry would be another mistake than being expired.
-        let issued = SystemTime::now().min(expires) - Duration::from_secs(3600);
         self.signer.sign(&Claims { namespace, account, uid: &uid, audiences: &[ISSUER], issued, expires })
     }
 
@@ -199,6 +210,14 @@ impl Cluster {
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await?;
         answer.status.context("a token review is answered in its status")
+    }
+
+    /// Gives the API server a certificate that is good between these times. It takes it over by itself, for new connections.
+    pub fn show_certificate(&self, from: SystemTime, until: SystemTime) -> Result<()> {
+        let server = self.authority.server_of(&self.addresses, from, until)?;
+        // The key first: what does not fit together is not taken over.
+        secret_file(&self.settings.folder.join("server.key"), &server.key)?;
+        secret_file(&self.settings.folder.join("server.pem"), &server.certificate)
     }
 
     /// Holds the API server still (SIGSTOP): connections stay up, nothing is answered.

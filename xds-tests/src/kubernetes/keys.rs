@@ -46,23 +46,33 @@ impl Authority {
 
     /// A certificate for an API server at `addresses`, under the names that pods know it by, too.
     pub fn server(&self, addresses: &[std::net::IpAddr]) -> Result<Pair> {
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let mut params = CertificateParams::new(names.map(str::to_owned))?;
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        self.sign(server(addresses)?)
+    }
+
+    /// The same, good between these times.
+    pub fn server_of(
+        &self,
+        addresses: &[std::net::IpAddr],
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Pair> {
+        self.sign(between(server(addresses)?, from, until))
     }
 
     /// A client certificate: user `user`, member of `groups`.
     pub fn client(&self, user: &str, groups: &[&str]) -> Result<Pair> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
+        self.sign(client(user, groups))
+    }
+
+    /// The same, good between these times.
+    pub fn client_of(
+        &self,
+        user: &str,
+        groups: &[&str],
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Pair> {
+        self.sign(between(client(user, groups), from, until))
     }
 
     fn sign(&self, params: CertificateParams) -> Result<Pair> {
@@ -70,6 +80,30 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }
+}
+
+fn server(addresses: &[std::net::IpAddr]) -> Result<CertificateParams> {
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let mut params = CertificateParams::new(names.map(str::to_owned))?;
+    params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+fn client(user: &str, groups: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, user);
+    for group in groups {
+        params.distinguished_name.push(DnType::OrganizationName, *group);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn between(mut params: CertificateParams, from: SystemTime, until: SystemTime) -> CertificateParams {
+    (params.not_before, params.not_after) = (from.into(), until.into());
+    params
 }
 
 /// The key that signs service-account tokens (P-256): the API server's own, so that a test may sign what it likes.

@@ -1,6 +1,7 @@
 //! Two clouds whose control planes read real API servers: what is written there moves traffic, and what happens to the
 //! servers themselves moves nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,10 +10,10 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use xds_tests::load::{Load, Sample};
-use xds_tests::mesh::{Mesh, SERVICE};
+use xds_tests::mesh::{Mesh, SERVICE, Workload};
 use xds_tests::topology::API_SERVER;
 
-use crate::lab::api_servers_test;
+use crate::lab::{api_servers_test, api_servers_test_with};
 
 const RATE: u32 = 100;
 /// How long anything may take that takes well under a second on an idle machine.
@@ -150,4 +151,43 @@ fn none_failed(samples: &[Sample]) -> Result<()> {
     let failed = Vec::from_iter(samples.iter().filter(|sample| sample.failed()));
     ensure!(failed.is_empty(), "{} of {} failed, the first: {:?}", failed.len(), samples.len(), failed[0]);
     Ok(())
+}
+
+/// West's API server and its control plane are gone for good. East serves, also to its proxies what is in west; and west's
+/// proxies, the gateway among them, go on with what they had.
+#[test]
+fn a_primary_that_is_destroyed_leaves_the_other_and_its_own_proxies_at_work() {
+    let name = "failover::a_primary_that_is_destroyed_leaves_the_other_and_its_own_proxies_at_work";
+    let client = Workload { cloud: "west", ..Workload::client("client", 10) };
+    api_servers_test_with(name, vec![client], async |mesh, _| {
+        let load = start(mesh).await?;
+        let client = mesh.topology.pod("west", "client")?;
+        let in_west = Load::start(&client.ns, mesh.target(), RATE)?;
+        let home = in_west.settled(50, PATIENCE, |sample| answered_from(sample, "west")).await;
+        ensure!(home, "home does not answer in west");
+        let of_west = async |mesh: &Mesh| -> Result<BTreeMap<String, u64>> {
+            let taken = mesh.taken().await?.into_iter();
+            Ok(taken.filter(|(name, _)| name.starts_with("west/")).collect())
+        };
+        let before = of_west(mesh).await?;
+
+        mesh.cluster_mut("west")?.kill().await?;
+        mesh.kill_control_plane("west").await?;
+        let deadline = Instant::now() + PATIENCE;
+        while mesh.envoy("west", "client")?.connected().await {
+            ensure!(Instant::now() < deadline, "west's client is connected to nobody's control plane");
+            sleep(Duration::from_millis(50)).await;
+        }
+        // East's control plane works: its home empties, and west's gateway and pods answer without theirs.
+        let (slices, all) = backends(mesh, "east").await?;
+        slices.patch("backend-1", &PatchParams::default(), &Patch::Merge(json!({ "endpoints": [] }))).await?;
+        ensure!(load.settled(50, PATIENCE, |sample| answered_from(sample, "west")).await, "west is lost");
+        slices.patch("backend-1", &PatchParams::default(), &Patch::Merge(&all)).await?;
+        ensure!(load.settled(50, PATIENCE, |sample| answered_from(sample, "east")).await, "home stays empty");
+        ensure!(members(mesh).await? == 3, "endpoints of west were withdrawn");
+        ensure!(in_west.settled(50, PATIENCE, |sample| answered_from(sample, "west")).await, "west's own");
+        ensure!(of_west(mesh).await? == before, "west's proxies took something from somewhere");
+        none_failed(&in_west.finish())?;
+        none_failed(&load.finish())
+    });
 }

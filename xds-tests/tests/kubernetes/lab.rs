@@ -3,18 +3,27 @@
 use anyhow::{Context as _, Result, ensure};
 use xds_tests::envoy;
 use xds_tests::kubernetes::{Binaries, binaries, cluster_lab_test};
-use xds_tests::mesh::{LANDBRIDGE_POD, Mesh, Tools};
+use xds_tests::mesh::{LANDBRIDGE_POD, Mesh, Tools, Workload};
 use xds_tests::netns::means;
 
 /// Runs `body` with API servers in both clouds that hold the example's objects, and nothing else started.
 pub fn api_servers_test(name: &str, body: impl AsyncFnOnce(&mut Mesh, &Binaries) -> Result<()>) {
+    api_servers_test_with(name, Vec::new(), body);
+}
+
+/// The same, with further pods.
+pub fn api_servers_test_with(
+    name: &str,
+    extra: Vec<Workload>,
+    body: impl AsyncFnOnce(&mut Mesh, &Binaries) -> Result<()>,
+) {
     if let Err(error) = envoy::find(&binaries::repository()) {
         return means::skip(name, &format!("{error:#}"));
     }
     cluster_lab_test(name, async |binaries, folder| {
         let tools = Tools::find(env!("CARGO_BIN_EXE_demo").into())?;
         let prefix = format!("lk{}", std::process::id());
-        let mut mesh = Mesh::prepare(tools, &folder, &prefix, Vec::new()).await?;
+        let mut mesh = Mesh::prepare(tools, &folder, &prefix, extra).await?;
         mesh.start_api_servers(binaries, false).await?;
         let outcome = body(&mut mesh, binaries).await;
         mesh.stop().await?;

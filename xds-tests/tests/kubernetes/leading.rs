@@ -202,6 +202,52 @@ fn roots_are_kept_in_every_namespace_of_the_clusters_that_are_ours() {
     });
 }
 
+/// Whoever holds the Lease has a clock that is ten minutes behind, then one that is ten minutes ahead. What counts is whether it
+/// goes on writing, as seen here.
+#[test]
+fn a_holder_with_another_clock_is_neither_robbed_nor_waited_for() {
+    let name = "leading::a_holder_with_another_clock_is_neither_robbed_nor_waited_for";
+    cluster_test(name, async |binaries, folder| {
+        let east = east(binaries, &folder).await?;
+        let kubeconfig = folder.join("east.kubeconfig");
+        let renew = async |clock: time::Duration| -> Result<()> {
+            let now = time::OffsetDateTime::now_utc() + clock;
+            let format = time::macros::format_description!(
+                "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+            );
+            let now = now.format(&format)?;
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": { "name": "landbridge-leader", "namespace": "istio-system" },
+                "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 15, "leaseTransitions": 3,
+                    "acquireTime": now, "renewTime": now },
+            });
+            east.apply(&lease.to_string()).await?;
+            Ok(())
+        };
+        let behind = time::Duration::minutes(-10);
+        renew(behind).await?;
+        // An authority of its own, as the holder writes none.
+        let mut plane = Plane::start(0, &kubeconfig, &folder, &["--ca-secrets=false"])?;
+        plane.ready().await?;
+        let began = Instant::now();
+        while began.elapsed() < ONE_LEASE {
+            renew(behind).await?;
+            ensure!(!plane.leads("east").await?, "it took the Lease of somebody who renews it");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // By its word it holds for ten more minutes, and nobody sees it write.
+        let last = Instant::now();
+        renew(time::Duration::minutes(10)).await?;
+        until("it leads", async || plane.leads("east").await).await?;
+        let took = last.elapsed();
+        println!("led {took:?} after the last renewal by a clock that is ten minutes ahead");
+        ensure!(took > Duration::from_secs(14) && took < ONE_LEASE, "{took:?}");
+        ensure!(lease(&east).await? == (plane.name.clone(), 4), "{:?}", lease(&east).await?);
+        plane.process.stop(Duration::from_secs(20)).await
+    });
+}
+
 /// What the reader of west lacks for Leases.
 const LEASES: &str = "
 apiVersion: rbac.authorization.k8s.io/v1

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,6 +15,8 @@ use tokio::task::JoinHandle;
 pub enum Mode {
     /// Carries bytes.
     Up,
+    /// Carries bytes, and every piece of them (64 KiB at most) takes so long.
+    Slow(Duration),
     /// Connections stay and carry nothing, new ones as well: half-open.
     Silent,
     /// Connections break, new ones at once.
@@ -77,6 +80,10 @@ async fn copy(
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         up(&mut mode).await;
+        let now = *mode.borrow();
+        if let Mode::Slow(pause) = now {
+            tokio::time::sleep(pause).await;
+        }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
@@ -85,5 +92,5 @@ async fn copy(
 
 async fn up(mode: &mut watch::Receiver<Mode>) {
     // Its sender is gone with the link, and with it the runtime's interest.
-    let _ = mode.wait_for(|mode| *mode == Mode::Up).await;
+    let _ = mode.wait_for(|mode| matches!(mode, Mode::Up | Mode::Slow(_))).await;
 }

@@ -4,6 +4,7 @@
 
 mod authority;
 mod charts;
+mod credentials;
 mod crossing;
 mod failover;
 mod fixture;
@@ -17,6 +18,7 @@ mod reading;
 mod restart;
 mod rotating;
 mod serving;
+mod staleness;
 mod tokens;
 mod walkthrough;
 mod watching;

@@ -266,3 +266,44 @@ fn nothing_drifts_in_a_churn() {
         Ok(())
     });
 }
+
+/// A list takes as long as it takes while parts of it come. Until then the cluster is not synced, and it is said.
+#[test]
+fn a_slow_list_is_waited_for() {
+    cluster_test("outages::a_slow_list_is_waited_for", async |binaries, folder| {
+        let cluster = start(binaries, &folder).await?;
+        // What nothing makes shorter on its way.
+        let mut state = 1_u32;
+        let mut letter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'a' + (state >> 24) as u8 % 26)
+        };
+        for i in 0..50 {
+            let ballast: String = (0..80_000).map(|_| letter()).collect();
+            let service = service(&format!("slow-{i}"));
+            cluster
+                .apply(
+                    &service.replace("metadata: {", &format!("metadata: {{annotations: {{a: {ballast}}}, ")),
+                )
+                .await?;
+        }
+        let link = Link::to((cluster.addresses()[0], PORT).into()).await?;
+        link.set(Mode::Slow(Duration::from_millis(100)));
+        let config = config(&cluster, cluster.admin(), Some(link.address)).await?;
+        let mut r = Reading::start(&config, |source| {
+            source.timing.answer = Duration::from_secs(3);
+            source.timing.patience = Some(Duration::from_secs(2));
+        })?;
+        r.stale("not read whole within").await?;
+        let began = std::time::Instant::now();
+        r.synced().await?;
+        println!("read whole {:?} after it was said to be late", began.elapsed());
+        let all = (0..50).all(|i| r.get(Kind::Service, &format!("slow-{i}")).is_some());
+        ensure!(all && r.removed.is_empty() && r.problems().is_empty(), "{:?}", r.problems());
+        // Changes come through as late as bytes do, and are no reason for anything.
+        cluster.apply(&service("late")).await?;
+        r.until("late", |r| r.get(Kind::Service, "late").is_some()).await?;
+        ensure!(r.state == ClusterState::Synced, "{:?}", r.state);
+        Ok(())
+    });
+}
