@@ -56,18 +56,22 @@ fn split_port(wanted: &str) -> Result<(&str, Option<u16>), Refusal> {
     }
 }
 
-/// The host itself; `name.namespace`; the name in the caller's namespace, else in any.
+/// The host itself; `name.namespace`; the name in the caller's namespace, else in any. Short names are those of hosts in the clusters'
+/// own domain, as for whoever calls them.
 fn find<'a>(index: &'a Index, namespace: &str, host: &str) -> Vec<&'a Arc<Service>> {
-    let all = || index.services();
-    let exact: Vec<_> = all().filter(|s| *s.key.host == *host).collect();
+    let exact: Vec<_> = index.services().filter(|s| *s.key.host == *host).collect();
     if !exact.is_empty() {
         return exact;
     }
+    let called = |name: &str| -> Vec<_> {
+        let domain = &index.options().domain;
+        index.services().filter(|s| s.key.short(domain) == Some(name)).collect()
+    };
     let short = host.strip_suffix(".svc").unwrap_or(host);
     if let Some((name, ns)) = short.split_once('.') {
-        return all().filter(|s| *s.name == *name && *s.key.namespace == *ns).collect();
+        return called(name).into_iter().filter(|s| *s.key.namespace == *ns).collect();
     }
-    let named: Vec<_> = all().filter(|s| *s.name == *short).collect();
+    let named = called(short);
     match named.iter().find(|s| *s.key.namespace == *namespace) {
         Some(own) => vec![own],
         None => named,
@@ -105,6 +109,53 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        index::Options,
+        model::{
+            Change, Object, ObjectKey,
+            kubernetes::{Meta, Service as Definition},
+            mcs::{Mcs, ServiceImport},
+        },
+    };
+
+    /// A service that is imported has two hosts, of which one is called by short names.
+    #[test]
+    fn short_names_are_of_the_clusters_own_domain() {
+        let mut index = Index::new(Options {
+            config_cluster: "east".into(),
+            failover_by_default: true,
+            domain: "cluster.local".into(),
+            mcs: Mcs { hosts: true, ..Mcs::default() },
+        });
+        let meta = Meta { namespace: "production".into(), name: "backend".into(), ..Meta::default() };
+        let ips = vec![[10, 9, 0, 1].into()];
+        let objects = [
+            Object::Service(Arc::new(Definition {
+                meta: meta.clone(),
+                cluster_ips: ips.clone(),
+                ..Definition::default()
+            })),
+            Object::ServiceImport(Arc::new(ServiceImport { meta, ips })),
+        ];
+        index.update(objects.map(|object| {
+            let (namespace, name) = ("production".into(), "backend".into());
+            let key = ObjectKey { cluster: "east".into(), kind: object.kind(), namespace, name };
+            Change::Upsert(key, object)
+        }));
+        let found = |wanted| {
+            let (service, _) = resolve(&index, &Scope::Public, "production", wanted).ok()?;
+            Some(service.key.host.to_string())
+        };
+        for (wanted, domain) in [
+            ("backend", "cluster.local"),
+            ("backend.production", "cluster.local"),
+            ("backend.production.svc", "cluster.local"),
+            ("backend.production.svc.cluster.local", "cluster.local"),
+            ("backend.production.svc.clusterset.local", "clusterset.local"),
+        ] {
+            assert_eq!(found(wanted), Some(format!("backend.production.svc.{domain}")), "{wanted}");
+        }
+    }
 
     #[test]
     fn distances_count_typing_mistakes() {
