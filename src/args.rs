@@ -29,6 +29,8 @@ enum Command {
     CreateRemoteSecret(Box<cli::remote_secret::RemoteSecretArgs>),
     /// Show the registered clusters: synced or stale, from which secret, and what was wrong last.
     RemoteClusters(cli::remote_clusters::RemoteClustersArgs),
+    /// Show the gateways of networks: alive or dead, how far away, how many services lie behind each.
+    Gateways(cli::gateways::GatewaysArgs),
     /// Turn an IstioOperator file into values of landbridge's Helm charts.
     ConvertOperator(cli::operator::OperatorArgs),
     /// Look after a cluster that is read by a remote secret: give it new credentials.
@@ -52,6 +54,7 @@ impl Args {
             Command::ProxyStatus(args) => args.run(),
             Command::CreateRemoteSecret(args) => args.run(),
             Command::RemoteClusters(args) => args.run(),
+            Command::Gateways(args) => args.run(),
             Command::ConvertOperator(args) => args.run(),
             Command::Cluster(args) => args.run(),
             Command::Endpoints(args) => args.run(),

@@ -12,6 +12,7 @@ pub mod authn;
 pub mod ca;
 pub mod cli;
 pub mod files;
+pub mod gateways;
 pub mod grpc;
 pub mod index;
 pub mod model;

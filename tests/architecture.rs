@@ -22,14 +22,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("ca", &["model", "files", "pem", "workers", "authn", "grpc", "snapshot"]),
     ("writers", &["model", "registry"]),
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
+    ("gateways", &["model", "index", "resource", "pipeline", "ca"]),
     ("xds", &["model", "snapshot", "authn", "grpc"]),
-    ("admin", &["model", "registry", "index", "view", "resource", "snapshot", "pipeline", "xds", "ca"]),
+    (
+        "admin",
+        &["model", "registry", "index", "view", "resource", "snapshot", "pipeline", "gateways", "xds", "ca"],
+    ),
     ("cli", &["model", "files", "pem", "registry", "authn", "ca", "admin", "app"]),
     (
         "app",
         &[
-            "model", "files", "grpc", "registry", "index", "snapshot", "pipeline", "authn", "ca", "writers",
-            "xds", "admin",
+            "model", "files", "grpc", "registry", "index", "snapshot", "pipeline", "gateways", "authn", "ca",
+            "writers", "xds", "admin",
         ],
     ),
     ("args", &["cli", "app"]),

@@ -17,6 +17,7 @@ use super::{
     topology::seconds_since,
 };
 use crate::{
+    index::Index,
     model::{
         ClusterId,
         change::ClusterState,
@@ -102,6 +103,9 @@ pub struct Chosen {
     /// For a gateway: the ready endpoints behind it, `ip:port`. Gateways of one network share them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stands_for: Option<Vec<String>>,
+    /// It is a gateway that does not answer although others do: it comes after all others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
 }
 
 /// What the proxy does not get.
@@ -182,7 +186,10 @@ fn of_port(state: &State, found: &Found, service: &Service, port: &Port) -> Port
     let named = if sni_dnat { name::sni_dnat } else { name::outbound };
     let Assignment { groups, excluded, .. } = &assignment;
     let ages = Ages::of(state);
-    let chosen = |group, member| chosen(group, member, assignment.cohort(member), &ages);
+    let chosen = |group, member: &_| Chosen {
+        dead: is_dead(&state.index, member),
+        ..chosen(group, member, assignment.cohort(member), &ages)
+    };
     PortEndpoints {
         port: port.number,
         name: port.name.to_string(),
@@ -244,7 +251,12 @@ fn chosen(group: &Group, member: &Member, cohort: &Cohort, ages: &Ages) -> Chose
         stale_seconds,
         pod,
         stands_for,
+        dead: false,
     }
+}
+
+fn is_dead(index: &Index, member: &Member) -> bool {
+    member.endpoint.is_none() && index.is_dead_gateway(&member.target.into())
 }
 
 fn not_chosen(endpoint: Endpoint, why: &Excluded, ages: &Ages) -> NotChosen {

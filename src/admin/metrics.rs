@@ -14,12 +14,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AdminState, answer::Refusal, endpointz, topology};
+use super::{AdminState, answer::Refusal, endpointz, gateway_metrics::ProbedGateways, topology};
 use crate::{
     model::{
         ClusterId,
         change::ClusterState,
-        endpoint::{Health, ServiceEndpoints},
+        endpoint::{Health, NetworkGateway, ServiceEndpoints},
         node::ProxyKind,
         service::Resolution,
     },
@@ -36,6 +36,9 @@ pub async fn scrape(State(admin): State<AdminState>) -> Response {
     let ready = *admin.ready.borrow();
     // Metrics that do not need the pipeline are shown even if it does not answer: that is when they are needed most.
     let tables = admin.inspector.ask(Tables::read).await;
+    let gateways = tables.as_ref().map(|tables| tables.gateways.clone()).unwrap_or_default();
+    let probed = ProbedGateways::new(gateways, admin.gateways.read().unwrap_or_default());
+    registry.register_collector(Box::new(probed));
     let (sources, secrets) = (admin.sources.reports(), admin.sources.joined().events());
     registry.register_collector(Box::new(Figures { uptime, ready, tables, sources, secrets }));
     let mut body = String::new();
@@ -60,7 +63,7 @@ struct Tables {
     /// Ports of services that nobody serves: load assignments without an endpoint.
     unserved: usize,
     endpoints: Vec<Arc<ServiceEndpoints>>,
-    gateways: BTreeMap<(String, String), u64>,
+    gateways: Vec<NetworkGateway>,
     classes: usize,
     proxies: BTreeMap<(ClusterId, &'static str), u64>,
     rejections: BTreeMap<&'static str, u64>,
@@ -81,10 +84,6 @@ struct Figures {
 impl Tables {
     fn read(state: &pipeline::State) -> Self {
         let index = &state.index;
-        let mut gateways = BTreeMap::new();
-        for gateway in index.networks().iter() {
-            *gateways.entry((gateway.network.to_string(), gateway.cluster.to_string())).or_default() += 1;
-        }
         let mut proxies = BTreeMap::new();
         for (_, proxy, ..) in state.classes.proxies() {
             let kind = match proxy.kind {
@@ -108,7 +107,7 @@ impl Tables {
                 .map(|s| s.ports.len())
                 .sum(),
             endpoints: index.all_endpoints().map(|(_, e)| e.clone()).collect(),
-            gateways,
+            gateways: index.networks().iter().cloned().collect(),
             classes: state.classes.len(),
             proxies,
             rejections,
@@ -169,9 +168,13 @@ impl Tables {
         out.gauge("pilot_endpoint_not_ready", "Endpoints that are not ready", not_ready)?;
         let endpoints = endpoints.into_iter().map(|((c, h), n)| ([("cluster", c), ("health", h)], n));
         out.gauges("landbridge_endpoints", "Endpoints, by cluster and health", endpoints)?;
-        let gateways = self.gateways.iter().map(|((network, cluster), n)| {
-            ([("network", network.as_str()), ("cluster", cluster.as_str())], *n as usize)
-        });
+        let mut gateways: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for gateway in &self.gateways {
+            *gateways.entry((gateway.network.as_str(), gateway.cluster.as_str())).or_default() += 1;
+        }
+        let gateways = gateways
+            .into_iter()
+            .map(|((network, cluster), n)| ([("network", network), ("cluster", cluster)], n));
         out.gauges("landbridge_network_gateways", "Addresses through which a network is entered", gateways)?;
 
         out.gauge(

@@ -17,6 +17,8 @@ mod ready;
 mod config_dump;
 pub mod endpoints;
 mod endpointz;
+mod gateway_metrics;
+pub mod gatewayz;
 mod lookup;
 mod objects;
 mod registryz;
@@ -34,7 +36,7 @@ use axum::{Router, middleware, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{pipeline::Inspector, registry::Sources, xds::status::Streams};
+use crate::{gateways::Gateways, pipeline::Inspector, registry::Sources, xds::status::Streams};
 
 /// Version of the shapes that are ours, in `apiVersion`.
 pub const API_VERSION: &str = "landbridge/v1";
@@ -54,6 +56,8 @@ pub struct AdminState {
     pub streams: Arc<Streams>,
     /// What the sources say of themselves. Each has to read its cluster once before proxies are answered.
     pub sources: Sources,
+    /// Whether the gateways of networks are alive.
+    pub gateways: Gateways,
 }
 
 /// Everything but readiness, for the monitoring address. Serve it with

@@ -9,7 +9,7 @@ use axum::{
 use super::{
     AdminState,
     answer::{Answer, Asked, json},
-    config_dump, endpoints, endpointz, objects, registryz, servicemap, sourcez, syncz, topology,
+    config_dump, endpoints, endpointz, gatewayz, objects, registryz, servicemap, sourcez, syncz, topology,
 };
 
 /// A page under `/debug/`.
@@ -48,6 +48,11 @@ const PAGES: &[Page] = &[
         "Which endpoints of a service a proxy gets, and why not the others"
     ),
     page!("endpointz", endpointz::endpointz, "The same, under istiod's shorter name"),
+    page!(
+        "gatewayz",
+        gatewayz::gatewayz,
+        "The gateways of every network: alive or dead since when, latency, services behind them"
+    ),
     page!("mesh", objects::mesh, "The mesh-wide settings in force"),
     page!("nackz", topology::nackz, "What proxies refused, with the objects it was built from"),
     page!("networkz", topology::networkz, "The gateways of every network"),

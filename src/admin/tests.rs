@@ -109,6 +109,15 @@ async fn clusters_and_networks_are_shown_with_what_is_wrong() {
     assert_eq!(networks[0]["Addr"], "203.0.113.2");
     assert_eq!((&networks[0]["Network"], &networks[0]["Port"]), (&"net-west".into(), &15443.into()));
 
+    let gateways = world.json("/debug/gatewayz").await;
+    assert_eq!((&gateways[0]["network"], &gateways[0]["cluster"]), (&"net-west".into(), &"west".into()));
+    assert_eq!((&gateways[0]["address"], &gateways[0]["services"]), (&"203.0.113.2".into(), &1.into()));
+    assert_eq!(gateways[0]["state"], "unknown");
+    assert!(
+        gateways[0]["problem"].as_str().is_some_and(|why| why.contains("--probe-gateways")),
+        "{gateways}"
+    );
+
     let config = world.json("/debug/configz").await;
     assert_eq!((&config[0]["kind"], &config[0]["inForce"]), (&"DestinationRule".into(), &true.into()));
     assert_eq!(config[0]["spec"]["policy"]["settings"]["outlierDetection"]["interval"], "10s");

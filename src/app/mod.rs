@@ -54,10 +54,12 @@ use crate::{
         signers::Signers,
         svid::SvidStore,
     },
+    gateways::{Gateways, Prober},
     index::Options,
     model::{
         ClusterId,
         change::{Batch, ClusterState},
+        identity::Spiffe,
         mcs::Mcs,
         staleness::StalePolicies,
     },
@@ -86,6 +88,8 @@ pub struct Config {
     pub remote_cluster_timeout: Option<Duration>,
     /// What is done to the endpoints of clusters that are away.
     pub stale_clusters: StalePolicies,
+    /// Whether the gateways of networks are probed.
+    pub probe_gateways: bool,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
     /// The system namespace: of the mesh's configuration, remote secrets, the authority's Secret and Leases.
@@ -160,7 +164,8 @@ pub async fn serve(config: Config) -> Result<()> {
     let (changes, batches) = mpsc::channel::<Batch>(QUEUED_BATCHES);
     let awaited: BTreeSet<_> = config.clusters.keys().cloned().collect();
     let (pipeline, mut complete) = Pipeline::new(options(&config), awaited, batches, commands, inspections);
-    let pipeline = pipeline.with_stale_policies(config.stale_clusters.clone());
+    let (dead, seen_dead) = watch::channel(Arc::default());
+    let pipeline = pipeline.with_stale_policies(config.stale_clusters.clone()).with_dead_gateways(seen_dead);
     tasks.spawn("pipeline", pipeline.run());
     let mut clusters = Clusters::new(
         config.cluster_id.clone(),
@@ -199,6 +204,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let mut joined = joiner.settled();
     tasks.spawn("clusters of remote secrets", joiner.run());
 
+    let gateways = Gateways::default();
     let admin = AdminState {
         inspector: inspector.clone(),
         ready: is_ready,
@@ -206,6 +212,7 @@ pub async fn serve(config: Config) -> Result<()> {
         started,
         streams: streams.clone(),
         sources,
+        gateways: gateways.clone(),
     };
     tasks.spawn_http("http", sockets.http, admin::ready_router(admin.clone()));
     tasks.spawn_http("monitoring", sockets.monitoring, admin::router(admin));
@@ -244,6 +251,12 @@ pub async fn serve(config: Config) -> Result<()> {
     let signers = Signers::start();
     let svids = Arc::new(SvidStore::new(authority.clone(), config.workload_cert_ttl, signers.clone()));
     tasks.spawn("renewal of workload certificates", run_svids(svids.clone()));
+    if config.probe_gateways {
+        let identity = Spiffe::new(&trust_domain, &config.namespace, SERVICE_ACCOUNT)
+            .context("no identity to probe gateways with")?;
+        let prober = Prober::new(authority.clone(), identity, inspector, gateways, dead);
+        tasks.spawn("probes of gateways", prober.run());
+    }
     let authenticator = authenticator(&config, &trust_domain)?.with_reviewers(Arc::new(api_servers));
     let authenticator = Arc::new(authenticator);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
@@ -305,6 +318,9 @@ pub async fn serve(config: Config) -> Result<()> {
         None => Ok(()),
     }
 }
+
+/// That of control planes in Istio's charts, and ours.
+const SERVICE_ACCOUNT: &str = "istiod";
 
 /// Without a place for them everything runs, until it has to start while a cluster is away.
 fn snapshots(config: &Config) -> Option<Snapshots> {

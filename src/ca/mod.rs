@@ -5,11 +5,13 @@
 //!     -> svid (keys and certificates of workloads, for SDS) -> secret (bytes of the SDS resource)
 //!     -> service (signs the requests of Istio's agents)
 //!     -> server_cert (the certificate and the client verification of our own port 15012)
+//!     -> client_cert (ourselves as a client of workloads)
 //! ```
 
 pub mod authority;
 pub mod cacerts;
 pub mod cert;
+pub mod client_cert;
 pub mod csr;
 mod der;
 pub mod issue;

@@ -66,11 +66,14 @@ struct ServerCert {
     cached: Mutex<Cached>,
 }
 
+/// A certificate of ours with its key.
 #[derive(Clone)]
-struct Cached {
-    authority: Arc<Authority>,
-    key: Arc<CertifiedKey>,
-    renew_at: OffsetDateTime,
+pub(super) struct Cached {
+    /// Who signed it.
+    pub(super) authority: Arc<Authority>,
+    pub(super) key: Arc<CertifiedKey>,
+    /// Half of its life is over.
+    pub(super) renew_at: OffsetDateTime,
 }
 
 // === impl ServerCert ===
@@ -117,7 +120,8 @@ impl fmt::Debug for ServerCert {
     }
 }
 
-fn issue(authority: Arc<Authority>, sans: &[San]) -> Result<Cached, CaError> {
+/// Makes a key, and a certificate for it.
+pub(super) fn issue(authority: Arc<Authority>, sans: &[San]) -> Result<Cached, CaError> {
     // ECDSA also where the authority is RSA (istiod makes it RSA then): signing a handshake takes 23 us instead of 830, a new
     // key takes no tenth of a second of the handshake that finds the old one outdated, and every client of ours knows it.
     let key = PrivateKey::generate(KeyType::EcdsaP256)?;

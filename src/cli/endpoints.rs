@@ -104,7 +104,10 @@ fn of_port(port: &PortEndpoints) -> String {
 
 fn stands_for(endpoint: &Chosen) -> String {
     match (&endpoint.stands_for, &endpoint.pod) {
-        (Some(behind), _) => format!("gateway for {} endpoints: {}", behind.len(), behind.join(", ")),
+        (Some(behind), _) => {
+            let dead = if endpoint.dead { "dead " } else { "" };
+            format!("{dead}gateway for {} endpoints: {}", behind.len(), behind.join(", "))
+        }
         (None, Some(pod)) => format!("pod {pod}"),
         (None, None) => String::new(),
     }

@@ -7,6 +7,7 @@ pub mod ca;
 pub mod cluster;
 pub mod duration;
 pub mod endpoints;
+pub mod gateways;
 pub mod inspect;
 mod mcs;
 pub mod operator;

@@ -37,6 +37,10 @@ pub struct ServeArgs {
     /// west=deprioritise:30s,withdraw:10m. A cluster's own proxies are left alone.
     #[arg(long, env = "LANDBRIDGE_STALE_CLUSTER", value_delimiter = ';', value_parser = stale_cluster::parse)]
     stale_cluster: Vec<stale_cluster::Given>,
+    /// Probe the gateways of networks: endpoints behind one that is dead while others answer are used only where nothing else is
+    /// healthy.
+    #[arg(long, env = "LANDBRIDGE_PROBE_GATEWAYS", default_value_t = true, action = clap::ArgAction::Set)]
+    probe_gateways: bool,
     /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
     #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
     insecure_remote_kubeconfig_options: Vec<Insecure>,
@@ -158,6 +162,7 @@ impl ServeArgs {
             files,
             remote_cluster_timeout,
             stale_cluster,
+            probe_gateways,
             insecure_remote_kubeconfig_options,
             namespace,
             pod_name,
@@ -202,6 +207,7 @@ impl ServeArgs {
             clusters,
             remote_cluster_timeout: Some(remote_cluster_timeout).filter(|t| !t.is_zero()),
             stale_clusters: stale_cluster::policies(stale_cluster)?,
+            probe_gateways,
             remote_kubeconfigs: Allowed {
                 exec: insecure_remote_kubeconfig_options.iter().any(|o| matches!(o, Insecure::Exec)),
             },

@@ -25,7 +25,11 @@ mod workloads;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 pub use delta::Delta;
 pub use inputs::{ClusterObjects, Inputs};
@@ -35,9 +39,9 @@ pub use scope::Scope;
 pub use workloads::Target;
 
 use crate::model::{
-    Change, ClusterId,
+    Change, ClusterId, NetworkId,
     change::ClusterState,
-    endpoint::ServiceEndpoints,
+    endpoint::{NetworkGateway, ServiceEndpoints},
     gateway::Gateway,
     mcs::Mcs,
     mesh::MeshConfig,
@@ -82,6 +86,8 @@ pub struct Index {
     discriminators: scope::Discriminators,
     /// Clusters whose endpoints are not simply kept.
     treatments: BTreeMap<ClusterId, Treatment>,
+    /// Gateways that are proven to be dead.
+    dead_gateways: Arc<BTreeSet<SocketAddr>>,
     no_endpoints: ServiceEndpoints,
 }
 
@@ -104,6 +110,7 @@ impl Index {
             counts: scope::Counts::default(),
             discriminators: scope::Discriminators::default(),
             treatments: BTreeMap::new(),
+            dead_gateways: Arc::default(),
             no_endpoints: ServiceEndpoints::default(),
         }
     }
@@ -189,7 +196,37 @@ impl Index {
         delta
     }
 
+    /// Takes in which gateways are dead, and tells what has to be built again: assignments of services with endpoints in the
+    /// networks of those that died or came back.
+    pub fn set_dead_gateways(&mut self, dead: Arc<BTreeSet<SocketAddr>>) -> Delta {
+        let before = std::mem::replace(&mut self.dead_gateways, dead);
+        let changed: BTreeSet<_> = before.symmetric_difference(&self.dead_gateways).copied().collect();
+        let of_changed = |gateway: &&NetworkGateway| gateway.socket().is_some_and(|at| changed.contains(&at));
+        let networks =
+            self.networks.iter().filter(of_changed).map(|gateway| gateway.network.clone()).collect();
+        Delta { endpoints: self.services_in(&networks), ..Delta::default() }
+    }
+
+    /// Services with endpoints in some of these networks.
+    fn services_in(&self, networks: &BTreeSet<NetworkId>) -> BTreeSet<ServiceKey> {
+        let is_there = |endpoints: &ServiceEndpoints| {
+            let mut workloads = endpoints.shards().flat_map(|(_, shard)| shard.workloads());
+            workloads.any(|workload| networks.contains(&workload.network))
+        };
+        if networks.is_empty() {
+            return BTreeSet::new();
+        }
+        let there = self.endpoints.iter().filter(|(_, endpoints)| is_there(endpoints));
+        // A host of the set of clusters has the endpoints of its service.
+        there.flat_map(|(key, _)| [Some(key), self.imported.host_of(key)]).flatten().cloned().collect()
+    }
+
     // === what builders and views read ===
+
+    /// Whether a gateway is proven to be dead.
+    pub fn is_dead_gateway(&self, at: &SocketAddr) -> bool {
+        self.dead_gateways.contains(at)
+    }
 
     /// What is done to the endpoints of a cluster.
     pub fn treatment(&self, cluster: &ClusterId) -> Treatment {

@@ -11,7 +11,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -78,6 +78,16 @@ pub struct NetworkGateway {
     pub address: Arc<str>,
     /// The port that routes by SNI, 15443 unless said otherwise.
     pub port: u16,
+}
+
+// === impl NetworkGateway ===
+
+impl NetworkGateway {
+    /// Where it is; none for a host name that was not resolved.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        let ip = self.address.parse().ok()?;
+        (self.port != 0).then(|| SocketAddr::new(ip, self.port))
+    }
 }
 
 // === impl Health ===

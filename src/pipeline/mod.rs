@@ -16,12 +16,16 @@ mod units;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod oracle_gateways;
+#[cfg(test)]
 mod oracle_stale;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -83,6 +87,7 @@ pub struct Pipeline {
     awaited: BTreeSet<ClusterId>,
     waiting: Vec<Command>,
     staleness: Staleness,
+    dead_gateways: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
     ready: watch::Sender<bool>,
 }
 
@@ -118,6 +123,16 @@ impl State {
     pub fn treat(&mut self, treatments: Vec<(ClusterId, Treatment)>, event: Instant) {
         let started = Instant::now();
         let delta = self.index.treat(treatments);
+        if !delta.is_empty() {
+            self.commit(&delta, event);
+        }
+        self.totals.busy += started.elapsed().as_secs_f64();
+    }
+
+    /// Takes in which gateways are dead: what lies behind them comes after all else.
+    pub fn set_dead_gateways(&mut self, dead: Arc<BTreeSet<SocketAddr>>, event: Instant) {
+        let started = Instant::now();
+        let delta = self.index.set_dead_gateways(dead);
         if !delta.is_empty() {
             self.commit(&delta, event);
         }
@@ -163,12 +178,20 @@ impl Pipeline {
         let state = State::new(options);
         let staleness = Staleness::new(StalePolicies::default(), Instant::now());
         let waiting = Vec::new();
-        (Self { state, changes, commands, inspections, awaited, waiting, staleness, ready }, is_ready)
+        let (_, dead_gateways) = watch::channel(Arc::default());
+        let pipeline =
+            Self { state, changes, commands, inspections, awaited, waiting, staleness, dead_gateways, ready };
+        (pipeline, is_ready)
     }
 
     /// What is done to clusters that are away; by default nothing.
     pub fn with_stale_policies(self, policies: StalePolicies) -> Self {
         Self { staleness: Staleness::new(policies, Instant::now()), ..self }
+    }
+
+    /// Who says which gateways are dead; by default nobody.
+    pub fn with_dead_gateways(self, dead_gateways: watch::Receiver<Arc<BTreeSet<SocketAddr>>>) -> Self {
+        Self { dead_gateways, ..self }
     }
 
     /// Runs until every sender of changes and commands is gone.
@@ -179,6 +202,7 @@ impl Pipeline {
                 Some(inspection) = self.inspections.recv() => inspection(&self.state),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(batch) = self.changes.recv() => self.on_batch(batch),
+                Ok(()) = self.dead_gateways.changed() => self.on_dead_gateways(),
                 () = until(self.staleness.next()), if self.staleness.next().is_some() => self.on_due(),
                 else => return,
             }
@@ -216,6 +240,11 @@ impl Pipeline {
         let now = Instant::now();
         let treated = self.staleness.due(now);
         self.treat(treated, now);
+    }
+
+    fn on_dead_gateways(&mut self) {
+        let dead = self.dead_gateways.borrow_and_update().clone();
+        self.state.set_dead_gateways(dead, Instant::now());
     }
 
     fn treat(&mut self, treated: Vec<(ClusterId, Treatment)>, event: Instant) {

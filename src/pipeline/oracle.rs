@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use super::State;
+use super::{State, oracle_gateways::dead};
 use crate::{
     index::Options,
     model::{
@@ -54,6 +54,7 @@ pub(super) enum Step {
     Remove(usize, Thing),
     Forget(usize),
     Treat(usize, Treatment),
+    DeadGateways(u8),
     Attach(u8),
     Detach(usize),
     Nack(usize, ResourceType, usize),
@@ -101,6 +102,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (cluster.clone(), thing).prop_map(|(c, t)| Step::Remove(c, t)),
         1 => cluster.clone().prop_map(Step::Forget),
         1 => (cluster, treatment).prop_map(|(c, t)| Step::Treat(c, t)),
+        1 => (0..16u8).prop_map(Step::DeadGateways),
         3 => (0..6u8).prop_map(Step::Attach),
         1 => (0..8usize).prop_map(Step::Detach),
         1 => (0..8usize, kind, 0..50usize).prop_map(|(s, k, n)| Step::Nack(s, k, n)),
@@ -431,6 +433,7 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
     let mut state = State::new(options());
     let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
     let mut treatments: BTreeMap<ClusterId, Treatment> = BTreeMap::new();
+    let mut dead_gateways = dead(0);
     let mut attached: Vec<(u64, u8)> = Vec::new();
     let mut refused = Vec::new();
     for (now, step) in history.into_iter().enumerate() {
@@ -455,6 +458,10 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
                 let id = ClusterId::from(CLUSTERS[cluster]);
                 treatments.insert(id.clone(), treatment);
                 state.treat(vec![(id, treatment)], Instant::now());
+            }
+            Step::DeadGateways(some) => {
+                dead_gateways = dead(some);
+                state.set_dead_gateways(dead_gateways.clone(), Instant::now());
             }
             Step::Attach(variant) => {
                 attach(&mut state, now as u64, variant);
@@ -482,6 +489,7 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
     let mut fresh = State::new(options());
     fresh.apply(objects.into_iter().map(|(k, o)| Change::Upsert(k, o)).collect(), Instant::now());
     fresh.treat(treatments.into_iter().collect(), Instant::now());
+    fresh.set_dead_gateways(dead_gateways, Instant::now());
     for (id, variant) in &attached {
         attach(&mut fresh, *id, *variant);
     }

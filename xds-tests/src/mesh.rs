@@ -226,6 +226,13 @@ impl Mesh {
         Ok(())
     }
 
+    /// Kills the proxy of a pod without a goodbye.
+    pub async fn kill_proxy(&mut self, cloud: &str, pod: &str) -> Result<()> {
+        let running = self.running.get_mut(&format!("{cloud}/{pod}"));
+        let envoy = running.and_then(|running| running.envoy.take());
+        envoy.with_context(|| format!("no proxy runs in {cloud}/{pod}"))?.process.kill().await
+    }
+
     /// Starts what does not run in the cloud's backends, and waits for the proxies.
     pub async fn start_backends(&mut self, cloud: &str) -> Result<()> {
         self.launch(&backends(cloud))?;

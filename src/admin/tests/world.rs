@@ -19,6 +19,7 @@ use tower::ServiceExt;
 
 use crate::{
     admin::{AdminState, router},
+    gateways::Gateways,
     index::Options,
     model::{
         Change, ClusterId, Labels, NetworkId, Object, ObjectKey,
@@ -327,6 +328,7 @@ impl World {
             started: Instant::now(),
             streams,
             sources: sources(),
+            gateways: Gateways::default(),
         };
         Self { router: router(state), _ready: ready, _attachment: attachment, _connected: connected }
     }

@@ -6,7 +6,7 @@ use super::{
     choose::{Excluded, Query, choose},
     horizon::collapse,
     locality::{Arranged, Caller, Group, arrange},
-    member::{Cohort, Exclusion, Exclusions, Member, Members, Origin},
+    member::{Cohort, Exclusion, Exclusions, Member, Members, Origin, Target},
     pieces::take_apart,
     write::write,
 };
@@ -126,7 +126,9 @@ fn without_withdrawn<'a>(
     let mut reasons = excluded.beside();
     let arranged = reach(query, policy, Members { cohorts: cohorts.clone(), list }, &mut reasons);
     let mut left = arranged.groups.iter().flat_map(|group| &group.members);
-    left.any(|member| member.health == Health::Healthy).then(|| {
+    // A gateway has no health of its own; a dead one leaves the client nothing.
+    let is_dead = |m: &Member| m.endpoint.is_none() && query.index.is_dead_gateway(&m.target.into());
+    left.any(|member| member.health == Health::Healthy && !is_dead(member)).then(|| {
         excluded.extend(reasons);
         for endpoint in withdrawn.iter().filter_map(|member| member.endpoint) {
             excluded
@@ -144,8 +146,9 @@ fn reach<'a>(
 ) -> Arranged<'a> {
     let Query { index, view, .. } = *query;
     let gateways = |network: &_, cluster: &_| index.networks().gateways(network, cluster);
+    let is_dead = |target: &Target| index.is_dead_gateway(&(*target).into());
     let steady_above = view.one_by_one_above.unwrap_or(usize::MAX);
-    let members = collapse(candidates, &view.network, gateways, steady_above, excluded);
+    let members = collapse(candidates, &view.network, gateways, is_dead, steady_above, excluded);
     let caller = Caller { locality: &view.locality, labels: &view.labels };
     arrange(members, caller, policy.locality.as_ref(), policy.fails_over())
 }

@@ -9,6 +9,7 @@
 //! - its weight is the ready weight behind it. Several gateways of a network share that weight exactly: all weights of the
 //!   assignment are multiplied by the smallest number that makes every share whole;
 //! - a gateway with nothing ready behind it is left out, as Envoy accepts no weight 0;
+//! - a gateway that is dead stays in the list, after all others; who is alive shares the weight as if it were not there;
 //! - nobody ever gets a pod address of a network that is not its own.
 
 use std::{
@@ -31,7 +32,7 @@ use crate::model::{
 /// How the endpoints of a cohort are reached.
 enum Way<'a> {
     Direct,
-    Through(Vec<(Target, &'a NetworkGateway)>),
+    Through(Sharing<'a>),
     Not(Excluded),
 }
 
@@ -45,8 +46,11 @@ struct Behind<'a> {
     localities: BTreeMap<&'a Locality, u64>,
 }
 
-/// Sets of gateways with what lies behind each.
-type Sets<'a> = BTreeMap<Vec<Target>, (Vec<(Target, &'a NetworkGateway)>, Behind<'a>)>;
+/// Gateways that share what lies behind them.
+type Sharing<'a> = Vec<(Target, &'a NetworkGateway)>;
+
+/// Sets of gateways, those that are alive and those that are dead, with what lies behind each.
+type Sets<'a> = BTreeMap<Vec<Target>, ([Sharing<'a>; 2], Behind<'a>)>;
 
 /// What comes together at each gateway.
 type Shares<'a> = BTreeMap<Target, (&'a NetworkGateway, Behind<'a>)>;
@@ -66,6 +70,7 @@ pub fn collapse<'a>(
     candidates: Members<'a>,
     network: &NetworkId,
     gateways_of: impl Fn(&NetworkId, &ClusterId) -> &'a [NetworkGateway],
+    is_dead: impl Fn(&Target) -> bool,
     steady_above: usize,
     excluded: &mut Exclusions<'a>,
 ) -> Members<'a> {
@@ -85,13 +90,13 @@ pub fn collapse<'a>(
     });
     drop_copies(&mut direct, &cohorts, excluded);
 
-    let sets = gather(remote, ways, &direct, &cohorts, excluded);
+    let sets = gather(remote, ways, &direct, &cohorts, &is_dead, excluded);
     let steady = direct.len() > steady_above;
-    let multiplier = multiplier(sets.values().map(|(gateways, behind)| {
+    let multiplier = multiplier(sets.values().flat_map(|(sharing, behind)| {
         let weight = if steady { 1 } else { behind.weight };
-        (weight, gateways.len() as u64)
+        sharing.iter().filter(|gateways| !gateways.is_empty()).map(move |g| (weight, g.len() as u64))
     }));
-    weigh(&mut cohorts, &mut direct, share(sets, multiplier), multiplier);
+    weigh(&mut cohorts, &mut direct, share(sets, multiplier), multiplier, is_dead);
     Members { cohorts, list: direct }
 }
 
@@ -163,6 +168,7 @@ fn gather<'a>(
     ways: Vec<Way<'a>>,
     direct: &[Member<'a>],
     cohorts: &[Cohort<'a>],
+    is_dead: &impl Fn(&Target) -> bool,
     excluded: &mut Exclusions<'a>,
 ) -> Sets<'a> {
     let is_direct = |target: &Target| direct.binary_search_by(|m| m.target.cmp(target)).is_ok();
@@ -190,7 +196,10 @@ fn gather<'a>(
             continue;
         }
         let set = gateways.iter().map(|(target, _)| *target).collect();
-        let (_, behind) = sets.entry(set).or_insert_with(|| (gateways.clone(), Behind::default()));
+        let (_, behind) = sets.entry(set).or_insert_with(|| {
+            let (dead, alive) = gateways.iter().partition(|(target, _)| is_dead(target));
+            ([alive, dead], Behind::default())
+        });
         let weight = u64::from(member.weight);
         behind.endpoints.push(endpoint);
         behind.treat(cohorts[member.cohort].treatment);
@@ -214,9 +223,12 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 fn share<'a>(sets: Sets<'a>, multiplier: u64) -> Shares<'a> {
     let mut shares = Shares::new();
-    for (gateways, behind) in sets.into_values() {
-        let count = gateways.len() as u64;
-        for (target, gateway) in gateways {
+    for (sharing, behind) in sets.into_values() {
+        let counted = sharing.into_iter().flat_map(|gateways| {
+            let count = gateways.len() as u64;
+            gateways.into_iter().map(move |gateway| (gateway, count))
+        });
+        for ((target, gateway), count) in counted {
             let (known, share) = match shares.entry(target) {
                 Entry::Vacant(entry) => entry.insert((gateway, Behind::default())),
                 Entry::Occupied(entry) => entry.into_mut(),
@@ -240,6 +252,7 @@ fn weigh<'a>(
     members: &mut Vec<Member<'a>>,
     shares: Shares<'a>,
     multiplier: u64,
+    is_dead: impl Fn(&Target) -> bool,
 ) {
     let own = |m: &Member| u64::from(m.weight) * multiplier;
     let total: u128 = members.iter().map(|m| u128::from(own(m))).sum::<u128>()
@@ -252,10 +265,11 @@ fn weigh<'a>(
     for (target, (gateway, share)) in shares {
         let heaviest = share.localities.values().max();
         let locality = share.localities.iter().find(|(_, weight)| Some(*weight) == heaviest);
+        let least = if is_dead(&target) { Treatment::Deprioritise } else { Treatment::Keep };
         cohorts.push(Cohort {
             locality: locality.map_or(&NOWHERE, |(locality, _)| locality),
             mtls: true,
-            treatment: share.treatment.unwrap_or_default(),
+            treatment: share.treatment.unwrap_or_default().max(least),
             origin: Origin::Gateway { gateway, behind: share.endpoints },
         });
         members.push(Member {

@@ -1,4 +1,5 @@
-//! Groups, priorities and weights by locality; members of clusters that are away come after all others.
+//! Groups, priorities and weights by locality; members of clusters that are away, and gateways that are dead, come after
+//! all others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,7 @@ const LOCALITY_PRIORITIES: u32 = 5;
 /// Members of one locality and priority.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group<'a> {
-    /// Its members are of clusters that are away, and the mesh wants others to be used first.
+    /// Its members are of clusters that are away, or gateways that are dead, and others are to be used first.
     pub late: bool,
     /// 0 is used first; without gaps.
     pub priority: u32,

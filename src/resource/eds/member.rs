@@ -26,7 +26,8 @@ pub struct Cohort<'a> {
     pub locality: &'a Locality,
     /// Mutual TLS is spoken to them.
     pub mtls: bool,
-    /// What is done to them because their cluster is away. Of a gateway: to the one behind it to which least is done.
+    /// What is done to them because their cluster is away. Of a gateway: to the one behind it to which least is done; it is
+    /// deprioritised if it is dead.
     pub treatment: Treatment,
     /// What they stand for.
     pub origin: Origin<'a>,

@@ -116,7 +116,8 @@ fn run<'a>(endpoints: &'a [Shard], gateways: &'a Gateways) -> (Members<'a>, Vec<
         all.map(Vec::as_slice).unwrap_or_default()
     };
     let mut excluded = Exclusions::wanted();
-    let members = collapse(candidates(endpoints), &network(OWN), gateways_of, usize::MAX, &mut excluded);
+    let members =
+        collapse(candidates(endpoints), &network(OWN), gateways_of, |_| false, usize::MAX, &mut excluded);
     (members, excluded.sorted())
 }
 

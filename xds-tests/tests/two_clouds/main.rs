@@ -5,6 +5,7 @@
 mod configuration;
 mod control_planes;
 mod failures;
+mod gateways;
 mod lab;
 mod security;
 mod single_endpoints;

@@ -1,0 +1,164 @@
+//! What is done when gateways are dead: whatever the mesh looks like, nobody loses an endpoint, who is reached without a dead
+//! gateway is as before and comes first, and the end of it is as if it had never been.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use proptest::prelude::*;
+
+use super::{
+    State,
+    oracle::{Step, Thing, attach, identify, object, options, snapshots, steps},
+};
+use crate::{
+    model::Change,
+    resource::eds::assign,
+    snapshot::{ResourceType, StreamId},
+};
+
+/// A member of an assignment.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    target: SocketAddr,
+    gateway: bool,
+    late: bool,
+    priority: u32,
+    weight: u32,
+}
+
+/// By stream, service and port.
+type Given = BTreeMap<(StreamId, String, u16), Vec<Seen>>;
+
+fn given(state: &State) -> Given {
+    let mut given = Given::new();
+    for (id, _, views, _) in state.classes.proxies() {
+        for service in state.index.visible(&views.endpoints.scope) {
+            for port in &service.ports {
+                let assignment = assign(&state.index, &views.endpoints, service, port, None, false);
+                let members = assignment.groups.iter().flat_map(|group| {
+                    group.members.iter().map(|member| Seen {
+                        target: member.target.into(),
+                        gateway: member.endpoint.is_none(),
+                        late: group.late,
+                        priority: group.priority,
+                        weight: member.weight,
+                    })
+                });
+                given.insert((id, service.key.host.to_string(), port.number), members.collect());
+            }
+        }
+    }
+    given
+}
+
+/// Some of the gateways that histories make.
+pub(super) fn dead(some: u8) -> Arc<BTreeSet<SocketAddr>> {
+    let all = [[172, 30, 0, 0], [172, 30, 0, 1], [172, 30, 1, 0], [172, 30, 1, 1]];
+    let some = all.into_iter().enumerate().filter(|(i, _)| some & (1 << i) != 0);
+    Arc::new(some.map(|(_, ip)| SocketAddr::from((ip, 15443))).collect())
+}
+
+fn play(history: Vec<Step>, some: u8) -> Result<(), TestCaseError> {
+    let mut state = State::new(options());
+    for step in history {
+        if let Step::Put(cluster, thing, variant) = step {
+            let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
+            state.apply(vec![change], Instant::now());
+        }
+    }
+    for variant in 0..6 {
+        attach(&mut state, u64::from(variant), variant);
+    }
+    let dead = dead(some);
+    let (before, published) = (given(&state), snapshots(&state));
+    state.set_dead_gateways(dead.clone(), Instant::now());
+    let after = given(&state);
+    prop_assert!(before.keys().eq(after.keys()));
+    for (place, before) in &before {
+        let after = &after[place];
+        let is_dead = |seen: &Seen| seen.gateway && dead.contains(&seen.target);
+        if !before.iter().any(is_dead) {
+            prop_assert_eq!(before, after, "{:?}", place);
+            continue;
+        }
+        let targets = |seen: &[Seen]| seen.iter().map(|s| s.target).collect::<BTreeSet<_>>();
+        prop_assert_eq!(targets(before), targets(after), "{:?}", place);
+        prop_assert!(after.iter().all(|s| s.late == is_dead(s)), "{:?}: {:?}", place, after);
+        let first_dead = after.iter().filter(|s| s.late).map(|s| s.priority).min();
+        let last_other = after.iter().filter(|s| !s.late).map(|s| s.priority).max();
+        if let (Some(dead), Some(other)) = (first_dead, last_other) {
+            prop_assert!(dead > other, "{:?}: {:?}", place, after);
+        }
+        // Who is alive takes over the weight of the dead: east has one network, west may have another.
+        let share = |seen: &[Seen], gateway: bool| -> u64 {
+            let alive = seen.iter().filter(|s| s.gateway == gateway && !is_dead(s));
+            alive.map(|s| u64::from(s.weight)).sum()
+        };
+        let (direct, through) =
+            ((share(before, false), share(after, false)), (share(before, true), share(after, true)));
+        // after.through / after.direct >= before.through / before.direct
+        prop_assert!(through.1 * direct.0 >= through.0 * direct.1, "{:?}: {:?} {:?}", place, before, after);
+    }
+    state.set_dead_gateways(Arc::default(), Instant::now());
+    for (id, snapshot) in snapshots(&state) {
+        for kind in ResourceType::ALL {
+            let changed = snapshot.get(kind).diff(published[&id].get(kind));
+            prop_assert!(changed.is_empty(), "{:?} of {:?}", kind, id);
+        }
+    }
+    prop_assert_eq!(state.totals.failed_builds, 0);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #[test]
+    fn who_is_alive_comes_first_and_nobody_is_left_out(history in steps(), some in 1..16u8) {
+        play(history, some)?;
+    }
+}
+
+/// East calls services of which west has endpoints behind two gateways; one dies, then both, then they come back.
+#[test]
+fn a_gateway_that_dies_moves_what_lies_behind_it_and_nothing_else() {
+    let mut state = State::new(options());
+    let put = |state: &mut State, cluster, thing, variant| {
+        let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
+        state.apply(vec![change], Instant::now());
+    };
+    for cluster in 0..2 {
+        put(&mut state, cluster, Thing::Namespace, 0);
+        for n in 0..3 {
+            put(&mut state, cluster, Thing::Pod(0, n), 0);
+        }
+        // `a` in both, `b` in east only.
+        put(&mut state, cluster, Thing::Service(0, 0), 0);
+        put(&mut state, cluster, Thing::Slice(0, 0, 0), 3);
+    }
+    put(&mut state, 0, Thing::Service(0, 1), 0);
+    put(&mut state, 0, Thing::Slice(0, 1, 0), 3);
+    // West's network has two gateways.
+    put(&mut state, 1, Thing::EastWest, 2);
+    attach(&mut state, 1, 0);
+    let of_a =
+        |state: &State| given(state)[&(StreamId(1), "a.production.svc.cluster.local".to_owned(), 80)].clone();
+    let gateways = |state: &State| -> Vec<(bool, u32)> {
+        of_a(state).iter().filter(|s| s.gateway).map(|s| (s.late, s.weight)).collect()
+    };
+    let alive = gateways(&state);
+    assert_eq!((alive.len(), alive.iter().any(|(late, _)| *late)), (2, false), "{:?}", of_a(&state));
+    let built = state.totals.resources;
+    state.set_dead_gateways(dead(0b0100), Instant::now());
+    let one = gateways(&state);
+    assert_eq!(one.iter().filter(|(late, _)| *late).count(), 1, "{one:?}");
+    assert!(state.totals.resources - built <= 2, "only what has endpoints there is built again");
+    state.set_dead_gateways(dead(0b1100), Instant::now());
+    assert!(gateways(&state).iter().all(|(late, _)| *late));
+    assert!(of_a(&state).iter().filter(|s| !s.gateway).all(|s| !s.late && s.priority == 0));
+    state.set_dead_gateways(dead(0b0011), Instant::now());
+    assert_eq!(gateways(&state), alive, "those of another network");
+}
