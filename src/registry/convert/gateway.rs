@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     check,
-    finding::{Invalid, Result},
+    finding::{Finding, Invalid, Result, Warnings},
     meta::{WireMeta, meta},
     missing,
     wire::{Int, Text, labels},
@@ -75,7 +75,7 @@ const PROTOCOLS: &[(&str, ())] = &[
     ("UDP", ()),
 ];
 
-pub fn convert(key: &ObjectKey, wire: Wire) -> Result<Gateway> {
+pub fn convert(key: &ObjectKey, wire: Wire, warnings: &mut Warnings) -> Result<Gateway> {
     let Wire { metadata, spec } = wire;
     if spec.servers.is_empty() {
         return Err(Invalid::new(
@@ -85,7 +85,8 @@ pub fn convert(key: &ObjectKey, wire: Wire) -> Result<Gateway> {
         ));
     }
     let servers = spec.servers.into_iter().enumerate().map(|(i, server)| convert_server(i, server, key));
-    let servers = servers.collect::<Result<_>>()?;
+    let servers: Vec<Server> = servers.collect::<Result<_>>()?;
+    warnings.extend(servers.iter().enumerate().filter_map(|(i, server)| not_served(i, server)));
     Ok(Gateway { meta: meta(metadata, key), selector: labels(spec.selector), servers })
 }
 
@@ -122,6 +123,23 @@ fn convert_server(i: usize, wire: WireServer, key: &ObjectKey) -> Result<Server>
         tls,
         hosts: hosts.collect::<Result<_>>()?,
     })
+}
+
+/// What a server's users would otherwise find out by a refused connection.
+fn not_served(i: usize, server: &Server) -> Option<Finding> {
+    let Server { port, tls, .. } = server;
+    let remedy = match (tls, port) {
+        (Some(ServerTlsMode::AutoPassthrough), _) => return None,
+        // Istio's sample `expose-istiod`: its VirtualService is not read.
+        (Some(ServerTlsMode::Passthrough), 15012 | 15017) => {
+            "for the way to the control plane, set exposeControlPlane: true in the values of chart eastwest-gateway, \
+             or `landbridge bootstrap gateway --forward 15012=HOST:15012`, and remove this server"
+        }
+        _ => "keep Istio's gateway for it, or remove the server",
+    };
+    let reason =
+        format!("is not served: nothing listens on port {port} because of it, only AUTO_PASSTHROUGH is done");
+    Some(Finding::new(format!("spec.servers[{i}]"), reason, remedy))
 }
 
 /// `namespace/host`, of which the namespace may be `*` or `.`, or just the host.

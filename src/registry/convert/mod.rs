@@ -135,7 +135,7 @@ fn object(
             }
         }
         Kind::MeshConfig => Object::MeshConfig(Arc::new(config_map::convert(typed(value)?, warnings)?)),
-        Kind::Gateway => Object::Gateway(Arc::new(gateway::convert(key, typed(value)?)?)),
+        Kind::Gateway => Object::Gateway(Arc::new(gateway::convert(key, typed(value)?, warnings)?)),
         Kind::DestinationRule => Object::DestinationRule(Arc::new(destination_rule::convert(
             key,
             typed(value)?,

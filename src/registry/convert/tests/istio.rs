@@ -55,16 +55,16 @@ fn gateway_text(servers: &str) -> String {
     )
 }
 
-fn gateway(servers: &str) -> Arc<Gateway> {
+fn gateway(servers: &str) -> (Arc<Gateway>, Vec<String>) {
     match object(&gateway_text(servers)) {
-        (_, Object::Gateway(gateway), said) if said.is_empty() => gateway,
+        (_, Object::Gateway(gateway), said) => (gateway, said),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn gateways() {
-    let g = gateway(
+    let (g, said) = gateway(
         "[{port: {number: 15443, name: tls, protocol: TLS}, tls: {mode: AUTO_PASSTHROUGH}, hosts: ['*.local']}, \
          {port: {number: 80, protocol: http}, tls: {httpsRedirect: true}, hosts: [./a.example, 'prod/*', '*/b']}, \
          {port: {number: 443, protocol: HTTPS}, tls: {}, hosts: ['*']}]",
@@ -76,6 +76,11 @@ fn gateways() {
     assert_eq!((&*g.servers[1].protocol, g.servers[1].tls), ("HTTP", None));
     assert_eq!(g.servers[1].hosts, [pair("istio-system", "a.example"), pair("prod", "*"), pair("*", "b")]);
     assert_eq!(g.servers[2].tls, Some(ServerTlsMode::Passthrough));
+    assert_said(&said[..1], &["spec.servers[1]", "nothing listens on port 80", "Istio's gateway"]);
+    assert_eq!(said.len(), 2, "the AUTO_PASSTHROUGH one is served: {said:?}");
+    let (_, said) =
+        gateway("[{port: {number: 15012, protocol: tls}, tls: {mode: PASSTHROUGH}, hosts: ['*']}]");
+    assert_said(&said, &["port 15012", "exposeControlPlane", "--forward"]);
     let server = |server: &str| gateway_text(&format!("[{server}]"));
     assert_refused(&[
         (&gateway_text("[]"), &["spec.servers: is empty"]),
