@@ -26,6 +26,9 @@ pub const LANDBRIDGE: (&str, u8) = ("landbridge", 5);
 /// The pod of a cluster's API server, where there is one.
 pub const API_SERVER: (&str, u8) = ("apiserver", 6);
 
+/// Address of a machine in the wide-area network, where a person works: see [`Topology::add_desk`].
+pub const DESK: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 50);
+
 /// A pod: a namespace with one address in its cloud's network.
 #[derive(Clone)]
 pub struct Pod {
@@ -97,7 +100,7 @@ impl Topology {
         let wan = self.infrastructure.iter().find(|ns| ns.name() == name);
         let wan = wan.context("the clouds have a network between them")?;
         let desk = Ns::create(&format!("{}-desk", self.prefix))?;
-        netns::plug(wan, &desk, "eth0", "172.30.0.50/24")?;
+        netns::plug(wan, &desk, "eth0", &format!("{DESK}/24"))?;
         self.infrastructure.push(desk.clone());
         Ok(desk)
     }

@@ -24,6 +24,16 @@ pub fn kubeconfig(name: &str, server: &str, authority: Option<&str>, token: &str
 
 /// The Secret that registers a cluster.
 pub fn secret(name: &str, namespace: &str, kubeconfig: &str) -> String {
+    let labels = format!("  labels:\n    {LABEL}: \"true\"\n");
+    document(name, &format!("istio-remote-secret-{name}"), &labels, namespace, name, kubeconfig)
+}
+
+/// The Secret that a control plane outside of the cluster mounts. Without the label: it registers nothing.
+pub fn config_secret(name: &str, namespace: &str, kubeconfig: &str) -> String {
+    document(name, "istio-kubeconfig", "", namespace, "config", kubeconfig)
+}
+
+fn document(cluster: &str, name: &str, labels: &str, namespace: &str, key: &str, kubeconfig: &str) -> String {
     let kubeconfig: String = kubeconfig.lines().map(|line| format!("    {line}\n")).collect();
     format!(
         "# Made by landbridge create-remote-secret. It holds credentials.\n\
@@ -31,13 +41,12 @@ pub fn secret(name: &str, namespace: &str, kubeconfig: &str) -> String {
          kind: Secret\n\
          metadata:\n  \
            annotations:\n    \
-             networking.istio.io/cluster: \"{name}\"\n  \
-           labels:\n    \
-             {LABEL}: \"true\"\n  \
-           name: istio-remote-secret-{name}\n  \
+             networking.istio.io/cluster: \"{cluster}\"\n\
+         {labels}  \
+           name: {name}\n  \
            namespace: {namespace}\n\
          stringData:\n  \
-           \"{name}\": |\n{kubeconfig}---\n"
+           \"{key}\": |\n{kubeconfig}---\n"
     )
 }
 
@@ -71,5 +80,15 @@ mod tests {
         let inner: Value =
             serde_saphyr::from_str(read["stringData"]["007"].as_str().expect("text")).expect("YAML");
         assert_eq!(inner["contexts"][0]["context"]["user"], "007");
+
+        let read: Value =
+            serde_saphyr::from_multiple::<Value>(&config_secret("west", "istio-system", &config))
+                .expect("YAML")
+                .remove(0);
+        assert_eq!(
+            (&read["metadata"]["name"], &read["metadata"]["labels"]),
+            (&"istio-kubeconfig".into(), &Value::Null)
+        );
+        assert!(read["stringData"]["config"].as_str().is_some_and(|text| text.contains("hush")));
     }
 }

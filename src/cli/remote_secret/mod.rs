@@ -63,6 +63,8 @@ pub struct RemoteSecretArgs {
 enum Type {
     /// Registers a cluster.
     Remote,
+    /// The kubeconfig of a control plane outside of the cluster that it serves: Secret `istio-kubeconfig`, key `config`.
+    Config,
 }
 
 impl RemoteSecretArgs {
@@ -74,7 +76,13 @@ impl RemoteSecretArgs {
     }
 
     async fn make(self) -> Result<String> {
-        let Self { namespace, service_account, r#type: Type::Remote, .. } = &self;
+        let Self { namespace, service_account, r#type, .. } = &self;
+        if matches!(r#type, Type::Config) && self.create_service_account {
+            bail!(
+                "--type config: the account that is made here may only read, and a control plane writes, too; chart landbridge makes \
+                 account istiod with global.configCluster: give --service-account istiod --create-service-account=false"
+            );
+        }
         let path = user_kubeconfig(self.kubeconfig.as_deref())?;
         let config = from_context(&path, self.context.as_deref()).await?;
         let client = Client::new(&config)?;
@@ -112,7 +120,10 @@ impl RemoteSecretArgs {
                  without a restart"
             );
         }
-        Ok(document::secret(&name, namespace, &kubeconfig))
+        Ok(match r#type {
+            Type::Remote => document::secret(&name, namespace, &kubeconfig),
+            Type::Config => document::config_secret(&name, namespace, &kubeconfig),
+        })
     }
 }
 

@@ -6,14 +6,15 @@ mod roles;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use xds_tests::kubernetes::charts::{Helm, Release, Said, said};
 use xds_tests::kubernetes::{Binaries, Cluster, Settings, binaries, chart_test, crds, objects, secret_file};
 use xds_tests::landbridge;
 
 /// The examples with charts in them.
-const EXAMPLES: [&str; 2] = ["deploy/examples/multi-primary", "deploy/examples/primary-remote"];
+const EXAMPLES: [&str; 3] =
+    ["deploy/examples/multi-primary", "deploy/examples/primary-remote", "deploy/examples/external"];
 
 /// An API server with what a cluster has before the charts come.
 async fn cluster(binaries: &Binaries, folder: &Path) -> Result<(Cluster, Kubectl)> {
@@ -158,6 +159,13 @@ fn all_that_is_in_deploy_is_taken_by_an_api_server() {
         ];
         let all = much.iter().fold(Release::control_plane(&[]), |release, set| release.with(set));
         check(helm, &kubectl, &all).await?;
+        let kept = [
+            "persistence.enabled=true",
+            "persistence.storageClass=ssd",
+            "persistence.accessModes={ReadWriteOncePod}",
+        ];
+        let kept = kept.iter().fold(Release::control_plane(&[]), |release, set| release.with(set));
+        check(helm, &kubectl, &kept).await?;
         check(helm, &kubectl, &Release::control_plane(&[]).with("pilot.memory.targetAverageUtilization=80"))
             .await?;
         for address in ["gateway.example.com", "2001:db8::1"] {
@@ -187,9 +195,19 @@ async fn check(helm: &Helm, kubectl: &Kubectl, release: &Release<'_>) -> Result<
     ensure!(kinds.iter().any(|kind| kind == "Service"), "{release:?}: {kinds:?}");
     kubectl.dry_run(&rendered).await.with_context(|| format!("{release:?}"))?;
     for object in objects::parse(&rendered)? {
-        if object["kind"] == "Deployment" && object["metadata"]["namespace"] == "istio-system" {
+        let makes_pods = object["kind"] == "Deployment" || object["kind"] == "StatefulSet";
+        if makes_pods && object["metadata"]["namespace"] == "istio-system" {
             // A Deployment is only warned of; a pod of it would be refused.
-            let pod = serde_json::json!({ "apiVersion": "v1", "kind": "Pod", "spec": object["spec"]["template"]["spec"],
+            let mut spec = object["spec"]["template"]["spec"].clone();
+            for claim in object["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+                let name = &claim["metadata"]["name"];
+                let volume = json!({ "name": name, "persistentVolumeClaim": { "claimName": name } });
+                match spec["volumes"].as_array_mut() {
+                    Some(volumes) => volumes.push(volume),
+                    None => spec["volumes"] = json!([volume]),
+                }
+            }
+            let pod = json!({ "apiVersion": "v1", "kind": "Pod", "spec": spec,
                 "metadata": { "name": "one", "namespace": "istio-system" } });
             kubectl.dry_run(&pod.to_string()).await.with_context(|| format!("a pod of {release:?}"))?;
         }
@@ -237,6 +255,8 @@ fn mistakes_are_refused_by_name() {
             (plane("revision=canary"), ["revision", ""]),
             (plane("istiodRemote.enabled=true"), ["global.remotePilotAddress", ""]),
             (plane("global.remotePilotAddress=192.0.2.1"), ["istiodRemote.enabled", ""]),
+            (plane("global.configCluster=true"), ["global.configCluster", "istiodRemote.enabled"]),
+            (plane("persistence.size=much"), ["/persistence/size", ""]),
             (plane("pilot.autoscaleMin=9"), ["pilot.autoscaleMin 9", "pilot.autoscaleMax 5"]),
             (gateway("networkGatewy=a"), ["networkGatewy", ""]),
             (gateway("service.ports[0].port=0"), ["/service/ports/0", ""]),

@@ -26,6 +26,11 @@ istio: pilot
 {{ .Values.global.logging.level | trimPrefix "default:" | trimPrefix "all:" | replace "warning" "warn" }}
 {{- end }}
 
+{{/* Whether the mesh's configuration is this cluster's; empty if not. */}}
+{{- define "landbridge.configCluster" -}}
+{{- if or (not .Values.istiodRemote.enabled) .Values.global.configCluster }}true{{ end -}}
+{{- end }}
+
 {{/* What people give, over what the chart knows. */}}
 {{- define "landbridge.meshConfig" -}}
 {{- $known := dict "rootNamespace" .Release.Namespace -}}

@@ -42,6 +42,10 @@ impl Desk {
         Ok(Self { ns, folder: folder.to_owned(), example })
     }
 
+    pub fn ns(&self) -> &Ns {
+        &self.ns
+    }
+
     /// Runs a script in the example's folder; what it prints, if every command of it succeeds.
     pub async fn types(&self, script: &str) -> Result<String> {
         let mut command = Command::new("nsenter");

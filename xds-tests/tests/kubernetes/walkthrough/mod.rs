@@ -7,6 +7,7 @@
 //! ```
 
 mod desk;
+mod external;
 mod multi_primary;
 mod node;
 mod pod;
