@@ -22,7 +22,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("ca", &["model", "files", "pem", "workers", "authn", "grpc", "snapshot"]),
     ("writers", &["model", "registry"]),
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
-    ("gateways", &["model", "index", "resource", "pipeline", "ca"]),
+    ("gateways", &["model", "files", "registry", "index", "resource", "pipeline", "ca"]),
     ("xds", &["model", "snapshot", "authn", "grpc"]),
     (
         "admin",

@@ -24,6 +24,9 @@ pub struct Gateway {
     pub cluster: String,
     /// An IP address, or a host name that is not resolved.
     pub address: String,
+    /// The host name that stands for it, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// The port that routes by SNI.
     pub port: u16,
     /// `alive`, `dead`, or `unknown`: not probed, or unreachable like all others.
@@ -74,25 +77,32 @@ pub async fn gatewayz(State(admin): State<AdminState>, params: Asked) -> Answer 
                 network: gateway.network.to_string(),
                 cluster: gateway.cluster.to_string(),
                 address: gateway.address.to_string(),
+                host: gateway.host.as_ref().map(ToString::to_string),
                 port: gateway.port,
                 services: routes.services,
                 state: word(Liveness::Unknown).to_owned(),
                 ..Gateway::default()
             };
+            let why = gateway.host.as_ref().and_then(|host| admin.unresolved.why(host));
             match (at, at.and_then(|at| known.get(&at))) {
-                (Some(_), Some(health)) => with_health(shown, health, isolated),
+                (Some(_), Some(health)) => {
+                    let shown = with_health(shown, health, isolated);
+                    let of_host = why.map(|why| format!("the host name does not resolve any more: {why}"));
+                    Gateway { problem: shown.problem.clone().or(of_host), ..shown }
+                }
                 (Some(_), None) if probed.is_none() => {
                     Gateway { problem: Some("not probed: --probe-gateways is off".to_owned()), ..shown }
                 }
                 (Some(_), None) => Gateway { problem: Some("not probed yet".to_owned()), ..shown },
-                (None, _) => Gateway { problem: Some(NOT_RESOLVED.to_owned()), ..shown },
+                (None, _) => {
+                    let why = why.unwrap_or_else(|| "it was not asked for yet".to_owned());
+                    Gateway { problem: Some(format!("the host name does not resolve: {why}")), ..shown }
+                }
             }
         })
         .collect();
     json(&params, &gateways)
 }
-
-const NOT_RESOLVED: &str = "the host name is not resolved";
 
 /// Whether nobody answers, so that nothing is known of anybody.
 fn is_isolated(known: &BTreeMap<std::net::SocketAddr, Health>) -> bool {

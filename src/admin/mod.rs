@@ -36,7 +36,12 @@ use axum::{Router, middleware, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{gateways::Gateways, pipeline::Inspector, registry::Sources, xds::status::Streams};
+use crate::{
+    gateways::{Gateways, resolve::Unresolved},
+    pipeline::Inspector,
+    registry::Sources,
+    xds::status::Streams,
+};
 
 /// Version of the shapes that are ours, in `apiVersion`.
 pub const API_VERSION: &str = "landbridge/v1";
@@ -58,6 +63,8 @@ pub struct AdminState {
     pub sources: Sources,
     /// Whether the gateways of networks are alive.
     pub gateways: Gateways,
+    /// Which of their host names do not resolve.
+    pub unresolved: Unresolved,
 }
 
 /// Everything but readiness, for the monitoring address. Serve it with

@@ -54,7 +54,10 @@ use crate::{
         signers::Signers,
         svid::SvidStore,
     },
-    gateways::{Gateways, Prober},
+    gateways::{
+        Gateways, Prober, dns,
+        resolve::{Resolver, Unresolved},
+    },
     index::Options,
     model::{
         ClusterId,
@@ -165,7 +168,11 @@ pub async fn serve(config: Config) -> Result<()> {
     let awaited: BTreeSet<_> = config.clusters.keys().cloned().collect();
     let (pipeline, mut complete) = Pipeline::new(options(&config), awaited, batches, commands, inspections);
     let (dead, seen_dead) = watch::channel(Arc::default());
-    let pipeline = pipeline.with_stale_policies(config.stale_clusters.clone()).with_dead_gateways(seen_dead);
+    let (addresses, seen_addresses) = watch::channel(Arc::default());
+    let pipeline = pipeline
+        .with_stale_policies(config.stale_clusters.clone())
+        .with_dead_gateways(seen_dead)
+        .with_gateway_addresses(seen_addresses);
     tasks.spawn("pipeline", pipeline.run());
     let mut clusters = Clusters::new(
         config.cluster_id.clone(),
@@ -205,6 +212,17 @@ pub async fn serve(config: Config) -> Result<()> {
     tasks.spawn("clusters of remote secrets", joiner.run());
 
     let gateways = Gateways::default();
+    let unresolved = Unresolved::default();
+    let resolver = Resolver {
+        lookup: dns::system(),
+        inspector: inspector.clone(),
+        notices: sources.notices().clone(),
+        own: config.cluster_id.clone(),
+        state_dir: config.state_dir.clone(),
+        told: addresses,
+        unresolved: unresolved.clone(),
+    };
+    tasks.spawn("host names of gateways", resolver.run());
     let admin = AdminState {
         inspector: inspector.clone(),
         ready: is_ready,
@@ -213,6 +231,7 @@ pub async fn serve(config: Config) -> Result<()> {
         streams: streams.clone(),
         sources,
         gateways: gateways.clone(),
+        unresolved: unresolved.clone(),
     };
     tasks.spawn_http("http", sockets.http, admin::ready_router(admin.clone()));
     tasks.spawn_http("monitoring", sockets.monitoring, admin::router(admin));
@@ -225,6 +244,7 @@ pub async fn serve(config: Config) -> Result<()> {
         while any_unread(&inspector).await? {
             tokio::time::sleep(LOOK).await;
         }
+        unresolved.settled(&inspector).await;
         anyhow::Ok(())
     };
     tokio::select! {

@@ -45,6 +45,10 @@ fn list(gateways: &[Gateway]) -> Table {
             true => format!("[{}]:{}", gateway.address, gateway.port),
             false => format!("{}:{}", gateway.address, gateway.port),
         };
+        let at = match &gateway.host {
+            Some(host) if *host != gateway.address => format!("{at} ({host})"),
+            _ => at,
+        };
         let state = match gateway.since_seconds {
             Some(seconds) => format!("{} for {}", gateway.state, age(seconds)),
             None => gateway.state.clone(),
@@ -73,7 +77,7 @@ mod tests {
         let json = json!([
             { "network": "n1", "cluster": "east", "address": "172.30.0.1", "port": 15443, "state": "alive", "sinceSeconds": 700,
               "handshake": true, "latencyMs": 1.25, "smoothedLatencyMs": 1.5, "services": 3 },
-            { "network": "n2", "cluster": "west", "address": "2001:db8::1", "port": 15443, "state": "dead", "sinceSeconds": 5,
+            { "network": "n2", "cluster": "west", "address": "2001:db8::1", "host": "gw.west.example.com", "port": 15443, "state": "dead", "sinceSeconds": 5,
               "services": 12, "problem": "no connection: refused" },
             { "network": "n3", "address": "gw.example.com", "port": 443, "state": "unknown", "services": 0 },
         ]);
@@ -86,7 +90,15 @@ mod tests {
             [
                 vec!["NETWORK", "GATEWAY", "CLUSTER", "STATE", "LATENCY", "SERVICES", "PROBLEM"],
                 vec!["n1", "172.30.0.1:15443", "east", "alive for 11m", "1.2ms (avg 1.5ms)", "3", "-"],
-                vec!["n2", "[2001:db8::1]:15443", "west", "dead for 5s", "-", "12", "no connection: refused"],
+                vec![
+                    "n2",
+                    "[2001:db8::1]:15443 (gw.west.example.com)",
+                    "west",
+                    "dead for 5s",
+                    "-",
+                    "12",
+                    "no connection: refused"
+                ],
                 vec!["n3", "gw.example.com:443", "-", "unknown", "-", "0", "-"],
             ]
         );

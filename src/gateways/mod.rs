@@ -3,13 +3,17 @@
 //! ```text
 //! pipeline -> routes (which gateways, which SNIs) -> probe (a TLS handshake) -> health (pure) -> who is dead -> pipeline
 //!                                                                               +-> Gateways (listings, metrics)
+//! pipeline -> resolve (which host names) -> dns -> names (pure) -> which addresses -> pipeline
 //! ```
 //!
-//! One task: its probes are futures within it, at most 64 at a time. The work grows with the number of gateways; who they are
+//! Each is one task. Probes are futures within it, at most 64 at a time. The work grows with the number of gateways; who they are
 //! is asked every second, what lies behind them every ten.
 
+pub mod dns;
 pub mod health;
+mod names;
 mod probe;
+pub mod resolve;
 pub mod routes;
 
 use std::{
@@ -90,6 +94,12 @@ impl Gateways {
         let now = board.iter().map(|(gateway, health)| (*gateway, health.clone())).collect();
         *self.0.lock() = Some(now);
     }
+
+    fn show_one(&self, gateway: SocketAddr, health: &Health) {
+        if let Some(all) = &mut *self.0.lock() {
+            all.insert(gateway, health.clone());
+        }
+    }
 }
 
 // === impl Prober ===
@@ -152,7 +162,9 @@ impl Prober {
                         say(&board, &probe.gateway);
                         publish(&dead, &board);
                     }
-                    shown.show(&board);
+                    if let Some(health) = board.get(&probe.gateway) {
+                        shown.show_one(probe.gateway, health);
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ mod imports;
 mod inputs;
 mod interner;
 mod names;
-mod networks;
+pub mod networks;
 mod peers;
 mod ports;
 mod rules;
@@ -33,7 +33,7 @@ use std::{
 
 pub use delta::Delta;
 pub use inputs::{ClusterObjects, Inputs};
-pub use networks::Networks;
+pub use networks::{Addresses, Networks};
 pub use rules::MergedRule;
 pub use scope::Scope;
 pub use workloads::Target;
@@ -88,6 +88,8 @@ pub struct Index {
     treatments: BTreeMap<ClusterId, Treatment>,
     /// Gateways that are proven to be dead.
     dead_gateways: Arc<BTreeSet<SocketAddr>>,
+    /// What the host names of gateways mean.
+    gateway_addresses: Arc<Addresses>,
     no_endpoints: ServiceEndpoints,
 }
 
@@ -111,6 +113,7 @@ impl Index {
             discriminators: scope::Discriminators::default(),
             treatments: BTreeMap::new(),
             dead_gateways: Arc::default(),
+            gateway_addresses: Arc::default(),
             no_endpoints: ServiceEndpoints::default(),
         }
     }
@@ -150,7 +153,7 @@ impl Index {
             );
         }
         if touched.networks {
-            let networks = Networks::build(&self.inputs, &self.mesh);
+            let networks = Networks::build(&self.inputs, &self.mesh, &self.gateway_addresses);
             if networks != self.networks {
                 self.networks = networks;
                 delta.everything = true;
@@ -205,6 +208,16 @@ impl Index {
         let networks =
             self.networks.iter().filter(of_changed).map(|gateway| gateway.network.clone()).collect();
         Delta { endpoints: self.services_in(&networks), ..Delta::default() }
+    }
+
+    /// Takes in what the host names of gateways mean, and tells what has to be built again: assignments of services with
+    /// endpoints in networks that are entered in another way now.
+    pub fn set_gateway_addresses(&mut self, addresses: Arc<Addresses>) -> Delta {
+        self.gateway_addresses = addresses;
+        let networks = Networks::build(&self.inputs, &self.mesh, &self.gateway_addresses);
+        let before = std::mem::replace(&mut self.networks, networks);
+        let changed = self.networks.changed_since(&before);
+        Delta { endpoints: self.services_in(&changed), ..Delta::default() }
     }
 
     /// Services with endpoints in some of these networks.

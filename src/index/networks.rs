@@ -1,7 +1,11 @@
 //! Networks and the gateways by which they are entered (Istio's rules: labelled Services of every cluster, and
 //! `meshNetworks`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::inputs::{ClusterObjects, Inputs};
 use crate::model::{
@@ -19,6 +23,12 @@ const GATEWAY_PORT_LABEL: &str = "networking.istio.io/gatewayPort";
 const NODE_SELECTOR_ANNOTATION: &str = "traffic.istio.io/nodeSelector";
 const DEFAULT_GATEWAY_PORT: u16 = 15443;
 
+/// What host names mean; those that are not here are not resolved.
+pub type Addresses = BTreeMap<Arc<str>, Vec<IpAddr>>;
+
+/// Host names of gateways: of which clusters (empty: of `meshNetworks`), into which networks.
+pub type HostNames = BTreeMap<Arc<str>, BTreeSet<(ClusterId, NetworkId)>>;
+
 /// Gateways by network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks {
@@ -27,29 +37,40 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Finds the gateways of all clusters. A gateway Service without an external address is none yet.
-    pub fn build(inputs: &Inputs, mesh: &MeshConfig) -> Self {
+    /// Finds the gateways of all clusters. A gateway Service without an external address is none yet. A host name is a gateway
+    /// at each of its addresses; one that is not resolved is one that cannot be used.
+    pub fn build(inputs: &Inputs, mesh: &MeshConfig, resolved: &Addresses) -> Self {
         let mut all = BTreeSet::new();
+        let mut add = |network: &NetworkId, cluster: &ClusterId, address: &Arc<str>, port: u16| {
+            let gateway = NetworkGateway {
+                network: network.clone(),
+                cluster: cluster.clone(),
+                address: address.clone(),
+                host: None,
+                port,
+            };
+            if address.parse::<IpAddr>().is_ok() {
+                all.insert(gateway);
+                return;
+            }
+            let gateway = NetworkGateway { host: Some(address.clone()), ..gateway };
+            match resolved.get(address) {
+                Some(ips) => all.extend(
+                    ips.iter().map(|ip| NetworkGateway { address: ip.to_string().into(), ..gateway.clone() }),
+                ),
+                None => drop(all.insert(gateway)),
+            }
+        };
         for (network, settings) in &mesh.networks {
             for (address, port) in &settings.gateways {
-                all.insert(NetworkGateway {
-                    network: network.clone(),
-                    cluster: ClusterId::from(""),
-                    address: address.clone(),
-                    port: *port,
-                });
+                add(network, &ClusterId::from(""), address, *port);
             }
         }
         for (id, cluster) in &inputs.clusters {
             for service in cluster.services.values() {
                 let Some(network) = service.meta.labels.get(NETWORK_LABEL) else { continue };
                 for (address, port) in external_addresses(service, cluster) {
-                    all.insert(NetworkGateway {
-                        network: NetworkId(network.clone()),
-                        cluster: id.clone(),
-                        address,
-                        port,
-                    });
+                    add(&NetworkId(network.clone()), id, &address, port);
                 }
             }
         }
@@ -75,6 +96,32 @@ impl Networks {
             .or_else(|| self.by_network.get(network))
             .map(Vec::as_slice)
             .unwrap_or_default()
+    }
+
+    /// The host names of gateways.
+    pub fn host_names(&self) -> HostNames {
+        let mut names = HostNames::new();
+        for gateway in self.iter() {
+            if let Some(host) = &gateway.host {
+                let of = (gateway.cluster.clone(), gateway.network.clone());
+                names.entry(host.clone()).or_default().insert(of);
+            }
+        }
+        names
+    }
+
+    /// Those of them that are not resolved.
+    pub fn unresolved(&self) -> BTreeSet<Arc<str>> {
+        let open = self.iter().filter(|gateway| gateway.host.as_ref() == Some(&gateway.address));
+        open.map(|gateway| gateway.address.clone()).collect()
+    }
+
+    /// Networks that are entered in another way than in `before`.
+    pub fn changed_since(&self, before: &Self) -> BTreeSet<NetworkId> {
+        let all: BTreeSet<_> = self.by_network.keys().chain(before.by_network.keys()).collect();
+        let changed =
+            |network: &&&NetworkId| self.by_network.get(**network) != before.by_network.get(**network);
+        all.iter().filter(changed).map(|network| (*network).clone()).collect()
     }
 
     /// Every gateway, by network.

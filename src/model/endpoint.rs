@@ -76,6 +76,8 @@ pub struct NetworkGateway {
     pub cluster: ClusterId,
     /// IP address, or a host name that was not resolved.
     pub address: Arc<str>,
+    /// The host name that stands for it, if it has one.
+    pub host: Option<Arc<str>>,
     /// The port that routes by SNI, 15443 unless said otherwise.
     pub port: u16,
 }

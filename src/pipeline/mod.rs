@@ -36,7 +36,7 @@ use tracing::{debug, info};
 
 use self::staleness::Staleness;
 use crate::{
-    index::{Delta, Index, Options},
+    index::{Addresses, Delta, Index, Options},
     model::{
         Change, ClusterId,
         change::{Batch, ClusterState},
@@ -88,6 +88,7 @@ pub struct Pipeline {
     waiting: Vec<Command>,
     staleness: Staleness,
     dead_gateways: watch::Receiver<Arc<BTreeSet<SocketAddr>>>,
+    gateway_addresses: watch::Receiver<Arc<Addresses>>,
     ready: watch::Sender<bool>,
 }
 
@@ -139,6 +140,16 @@ impl State {
         self.totals.busy += started.elapsed().as_secs_f64();
     }
 
+    /// Takes in what the host names of gateways mean.
+    pub fn set_gateway_addresses(&mut self, addresses: Arc<Addresses>, event: Instant) {
+        let started = Instant::now();
+        let delta = self.index.set_gateway_addresses(addresses);
+        if !delta.is_empty() {
+            self.commit(&delta, event);
+        }
+        self.totals.busy += started.elapsed().as_secs_f64();
+    }
+
     /// Takes in what a stream says.
     pub fn command(&mut self, command: Command) {
         match command {
@@ -179,8 +190,19 @@ impl Pipeline {
         let staleness = Staleness::new(StalePolicies::default(), Instant::now());
         let waiting = Vec::new();
         let (_, dead_gateways) = watch::channel(Arc::default());
-        let pipeline =
-            Self { state, changes, commands, inspections, awaited, waiting, staleness, dead_gateways, ready };
+        let (_, gateway_addresses) = watch::channel(Arc::default());
+        let pipeline = Self {
+            state,
+            changes,
+            commands,
+            inspections,
+            awaited,
+            waiting,
+            staleness,
+            dead_gateways,
+            gateway_addresses,
+            ready,
+        };
         (pipeline, is_ready)
     }
 
@@ -194,6 +216,11 @@ impl Pipeline {
         Self { dead_gateways, ..self }
     }
 
+    /// Who says what the host names of gateways mean; by default nobody.
+    pub fn with_gateway_addresses(self, gateway_addresses: watch::Receiver<Arc<Addresses>>) -> Self {
+        Self { gateway_addresses, ..self }
+    }
+
     /// Runs until every sender of changes and commands is gone.
     pub async fn run(mut self) {
         loop {
@@ -203,6 +230,7 @@ impl Pipeline {
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(batch) = self.changes.recv() => self.on_batch(batch),
                 Ok(()) = self.dead_gateways.changed() => self.on_dead_gateways(),
+                Ok(()) = self.gateway_addresses.changed() => self.on_gateway_addresses(),
                 () = until(self.staleness.next()), if self.staleness.next().is_some() => self.on_due(),
                 else => return,
             }
@@ -245,6 +273,11 @@ impl Pipeline {
     fn on_dead_gateways(&mut self) {
         let dead = self.dead_gateways.borrow_and_update().clone();
         self.state.set_dead_gateways(dead, Instant::now());
+    }
+
+    fn on_gateway_addresses(&mut self) {
+        let addresses = self.gateway_addresses.borrow_and_update().clone();
+        self.state.set_gateway_addresses(addresses, Instant::now());
     }
 
     fn treat(&mut self, treated: Vec<(ClusterId, Treatment)>, event: Instant) {

@@ -15,7 +15,10 @@ use proptest::prelude::*;
 use prost::Message;
 use tokio::sync::oneshot;
 
-use super::{State, oracle_gateways::dead};
+use super::{
+    State,
+    oracle_gateways::{dead, resolved},
+};
 use crate::{
     index::Options,
     model::{
@@ -55,6 +58,7 @@ pub(super) enum Step {
     Forget(usize),
     Treat(usize, Treatment),
     DeadGateways(u8),
+    Resolve(u8),
     Attach(u8),
     Detach(usize),
     Nack(usize, ResourceType, usize),
@@ -103,6 +107,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => cluster.clone().prop_map(Step::Forget),
         1 => (cluster, treatment).prop_map(|(c, t)| Step::Treat(c, t)),
         1 => (0..16u8).prop_map(Step::DeadGateways),
+        1 => (0..4u8).prop_map(Step::Resolve),
         3 => (0..6u8).prop_map(Step::Attach),
         1 => (0..8usize).prop_map(Step::Detach),
         1 => (0..8usize, kind, 0..50usize).prop_map(|(s, k, n)| Step::Nack(s, k, n)),
@@ -254,7 +259,10 @@ pub(super) fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
             kind: ServiceType::LoadBalancer,
             cluster_ips: vec![([10, 96, cluster as u8, 250]).into()],
             ports: vec![port("tls", 15443, 15443)],
-            external_addresses: (0..variant % 3).map(|i| format!("172.30.{cluster}.{i}").into()).collect(),
+            external_addresses: match variant {
+                5 => vec![format!("gateway.{c}.example.com").into()],
+                _ => (0..variant % 3).map(|i| format!("172.30.{cluster}.{i}").into()).collect(),
+            },
             ..Service::default()
         })),
         Thing::Rule(ns, n) => Object::DestinationRule(Arc::new(rule(ns, n, variant))),
@@ -434,6 +442,7 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
     let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
     let mut treatments: BTreeMap<ClusterId, Treatment> = BTreeMap::new();
     let mut dead_gateways = dead(0);
+    let mut addresses = resolved(0);
     let mut attached: Vec<(u64, u8)> = Vec::new();
     let mut refused = Vec::new();
     for (now, step) in history.into_iter().enumerate() {
@@ -463,6 +472,10 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
                 dead_gateways = dead(some);
                 state.set_dead_gateways(dead_gateways.clone(), Instant::now());
             }
+            Step::Resolve(variant) => {
+                addresses = resolved(variant);
+                state.set_gateway_addresses(addresses.clone(), Instant::now());
+            }
             Step::Attach(variant) => {
                 attach(&mut state, now as u64, variant);
                 attached.push((now as u64, variant));
@@ -490,6 +503,7 @@ fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {
     fresh.apply(objects.into_iter().map(|(k, o)| Change::Upsert(k, o)).collect(), Instant::now());
     fresh.treat(treatments.into_iter().collect(), Instant::now());
     fresh.set_dead_gateways(dead_gateways, Instant::now());
+    fresh.set_gateway_addresses(addresses, Instant::now());
     for (id, variant) in &attached {
         attach(&mut fresh, *id, *variant);
     }

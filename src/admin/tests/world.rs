@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use crate::{
     admin::{AdminState, router},
-    gateways::Gateways,
+    gateways::{Gateways, resolve::Unresolved},
     index::Options,
     model::{
         Change, ClusterId, Labels, NetworkId, Object, ObjectKey,
@@ -329,6 +329,7 @@ impl World {
             streams,
             sources: sources(),
             gateways: Gateways::default(),
+            unresolved: Unresolved::default(),
         };
         Self { router: router(state), _ready: ready, _attachment: attachment, _connected: connected }
     }

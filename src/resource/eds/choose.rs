@@ -126,7 +126,7 @@ impl fmt::Display for Excluded {
             ),
             Self::GatewayNotResolved { network, gateways } => write!(
                 f,
-                "in network {network}, whose gateway is the host name {}: only IP addresses can be sent to proxies",
+                "in network {network}, whose gateway is the host name {}, which does not resolve: see `landbridge gateways`",
                 gateways.join(", ")
             ),
             Self::NoMtls { network } => write!(

@@ -78,6 +78,7 @@ fn gateways() -> impl Strategy<Value = BTreeMap<(NetworkId, ClusterId), Vec<Netw
                     network: key.0.clone(),
                     cluster: key.1.clone(),
                     address: format!("172.30.{net}.{host}").into(),
+                    host: None,
                     port: 15443,
                 };
                 (key.clone(), hosts.into_iter().map(gateway).collect())
