@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -22,8 +22,10 @@ pub struct Connections {
 pub struct Connection {
     /// Cancelled when it shall end: streams on it say good-bye.
     pub closing: CancellationToken,
-    /// Cuts it.
+    /// Cuts it, once `closing` is cancelled.
     pub abort: CancellationToken,
+    /// When it has lived long enough.
+    end: Option<Instant>,
     calls: Mutex<Vec<Weak<Pace>>>,
 }
 
@@ -39,9 +41,9 @@ pub struct Open {
 // === impl Connections ===
 
 impl Connections {
-    /// Adds a connection. `key`: never used before.
-    pub fn open(self: &Arc<Self>, key: u64) -> Open {
-        let connection = Arc::new(Connection::default());
+    /// Adds a connection. `key`: never used before. `end`: when it has lived long enough.
+    pub fn open(self: &Arc<Self>, key: u64, end: Option<Instant>) -> Open {
+        let connection = Arc::new(Connection { end, ..Connection::default() });
         self.open.lock().insert(key, connection.clone());
         Open { all: self.clone(), key, connection }
     }
@@ -64,16 +66,23 @@ impl Connections {
         self.open.lock().values().for_each(|connection| connection.closing.cancel());
     }
 
+    /// Asks those to end that have lived long enough.
+    pub fn close_old(&self, now: Instant) {
+        let open = self.open.lock();
+        let old = open.values().filter(|connection| connection.end.is_some_and(|end| end <= now));
+        old.for_each(|connection| connection.closing.cancel());
+    }
+
     /// Cuts all of them.
     pub fn abort(&self) {
-        self.open.lock().values().for_each(|connection| connection.abort.cancel());
+        self.open.lock().values().for_each(|connection| connection.cut());
     }
 
     /// Cuts those whose client has taken nothing for so long although something waits for it; returns how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
         let open = self.open.lock();
         let stalled = open.values().filter(|connection| connection.stalled(patience));
-        stalled.map(|connection| connection.abort.cancel()).count()
+        stalled.map(|connection| connection.cut()).count()
     }
 }
 
@@ -87,6 +96,12 @@ impl Connection {
         calls.retain(|call| call.strong_count() > 0);
         calls.push(Arc::downgrade(&pace));
         pace
+    }
+
+    fn cut(&self) {
+        // In this order: who sees that it closes looks whether it is cut.
+        self.abort.cancel();
+        self.closing.cancel();
     }
 
     fn stalled(&self, patience: Duration) -> bool {

@@ -1,14 +1,22 @@
 //! Accepts connections, with or without TLS, and ends them in an orderly way.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use lean_http2::server::{self as http2, Incoming};
+use lean_http2::server::Incoming;
 use rand::Rng;
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -79,6 +87,7 @@ pub async fn serve(
             biased;
             () = shutdown.cancelled() => break,
             _ = look.tick() => {
+                connections.close_old(Instant::now());
                 let cut = connections.cut_stalled(settings.send_timeout);
                 if cut > 0 {
                     let seconds = settings.send_timeout.as_secs();
@@ -98,7 +107,8 @@ pub async fn serve(
         };
         match (accepted, keys.next()) {
             (Ok((socket, address)), Some(key)) => {
-                let (router, overload, open) = (router.clone(), overload.clone(), connections.open(key));
+                let (router, overload, open) =
+                    (router.clone(), overload.clone(), connections.open(key, age(settings.max_age)));
                 let accepted = Accepted { address, settings, router, overload, open };
                 tasks.spawn(accepted.accept(socket, tls.clone()));
             }
@@ -216,7 +226,7 @@ impl Accepted {
                 request.extensions_mut().insert(peer.clone());
                 router.call(request)
             };
-            let settings_http2 = http2::Settings {
+            let http2 = lean_http2::server::Settings {
                 streams: settings.max_streams,
                 stream_window: STREAM_WINDOW,
                 connection_window: CONNECTION_WINDOW,
@@ -224,27 +234,18 @@ impl Accepted {
                 keepalive_interval: settings.keepalive_interval,
                 keepalive_timeout: settings.keepalive_timeout,
             };
-            let mut connection = http2::Connection::new(io, settings_http2, service);
+            let mut connection = lean_http2::server::Connection::new(io, http2, service);
             let Connection { closing, abort, .. } = &*open.connection;
-            let mut end = age(settings.max_age).map(|age| Instant::now() + age);
-            let mut ending = false;
-            loop {
-                tokio::select! {
-                    biased;
-                    done = &mut connection => return done.map_err(io::Error::other),
-                    () = abort.cancelled() => return Ok(()),
-                    () = closing.cancelled(), if !ending => {
-                        ending = true;
-                        end = Some(Instant::now() + settings.grace);
-                        connection.leave();
-                    }
-                    () = until(end) => {
-                        if ending {
-                            return Ok(());
-                        }
-                        closing.cancel();
-                    }
-                }
+            tokio::select! {
+                biased;
+                done = &mut connection => return done.map_err(io::Error::other),
+                () = closing.cancelled() => connection.leave(),
+            }
+            tokio::select! {
+                biased;
+                done = connection => done.map_err(io::Error::other),
+                () = abort.cancelled() => Ok(()),
+                () = sleep(settings.grace) => Ok(()),
             }
         })
     }
@@ -260,13 +261,7 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// An encrypted connection, and the client's certificates.
 type Secured = (Box<TlsStream<TcpStream>>, PeerCertificate);
 
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn age(max: Option<Duration>) -> Option<Duration> {
-    max.map(|max| max.mul_f64(rand::rng().random_range(0.9..1.1)))
+/// When a connection that begins now has to end.
+fn age(max: Option<Duration>) -> Option<Instant> {
+    max.map(|max| Instant::now() + max.mul_f64(rand::rng().random_range(0.9..1.1)))
 }

@@ -203,11 +203,13 @@ where
         self.receive_window = left.ok_or(flow_control("more DATA than the connection's window allows"))?;
         let Some(at) = self.position(header.stream) else {
             self.owe(header.length);
-            return if self.ended_early.contains(&header.stream) {
-                Ok(())
-            } else {
-                Err(Violation { code: code::STREAM_CLOSED, why: "DATA on a stream that has ended" })
-            };
+            if !self.ended_early.contains(&header.stream) {
+                self.out.write(|own| {
+                    frame::write_word(own, kind::RST_STREAM, header.stream, code::STREAM_CLOSED);
+                });
+                self.patience.spend()?;
+            }
+            return Ok(());
         };
         let request = &mut self.calls[at].1.request;
         let taken =

@@ -413,6 +413,11 @@ async fn what_is_not_allowed_is_told_with_the_code_for_it() {
             code::PROTOCOL,
         ),
         ("DATA after the end", after(&ended, bytes(kind::DATA, 0, 1, b"x")), code::STREAM_CLOSED),
+        (
+            "DATA after a reset",
+            after(&open, [bytes(kind::RST_STREAM, 0, 1, &[0; 4]), bytes(kind::DATA, 0, 1, b"x")].concat()),
+            code::STREAM_CLOSED,
+        ),
         ("less than was said", after(&lengthy, bytes(kind::DATA, flag::END_STREAM, 1, b"x")), code::PROTOCOL),
         ("more than was said", after(&lengthy, bytes(kind::DATA, 0, 1, &[0; 11])), code::PROTOCOL),
         ("no path", bytes(kind::HEADERS, flag::END_HEADERS, 1, b"\x83\x86"), code::PROTOCOL),
