@@ -59,6 +59,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         workload_cert_ttl: Duration::from_secs(3600),
         max_workload_cert_ttl: Duration::from_secs(7200),
         custom_hosts: Vec::new(),
+        probe_gateways: false,
         failover_by_default: true,
         mcs: Mcs::default(),
         enable_vhds: true,
