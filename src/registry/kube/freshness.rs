@@ -169,14 +169,23 @@ impl Freshness {
             };
         }
         if let Some(reason) = reason() {
-            let heard = away.iter().map(|(pulse, _)| pulse.heard).min().unwrap_or(self.started);
-            return Verdict::Stale(heard, reason);
+            let watched = away.iter().map(|(pulse, away)| self.watched(pulse, away)).min();
+            return Verdict::Stale(watched.unwrap_or(self.started), reason);
         }
         match &self.ailing {
             Some((since, failure)) if now.duration_since(*since) >= grace => {
                 Verdict::Stale(self.well, failure.to_string())
             }
             _ => Verdict::Synced,
+        }
+    }
+
+    /// Until when a kind was watched that is not now. A watch that is quiet was one as long as the API server was well, unless its
+    /// very silence is what is wrong.
+    fn watched(&self, pulse: &Pulse, away: &Away) -> Instant {
+        match away.failure {
+            Failure::Silent(_) => pulse.heard,
+            _ => pulse.heard.max(self.well.min(away.since)),
         }
     }
 
@@ -223,5 +232,30 @@ impl Pulse {
             State::Away(away) if away.opened.is_none_or(|at| now.duration_since(at) < HOLDS) => Some(away),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_watch_was_one_while_its_server_was_well() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let stale_since = |failure| {
+            let mut freshness = Freshness::new(start, [(Kind::Service, Need::Always, "services".to_owned())]);
+            freshness.listed(Kind::Service, start);
+            freshness.probed(None, at(50));
+            freshness.failed(Kind::Service, failure, at(58));
+            // Whoever answers that does not serve the watch.
+            freshness.probed(None, at(60));
+            match freshness.verdict(at(70), Duration::from_secs(5), None) {
+                Verdict::Stale(since, _) => since.duration_since(start).as_secs(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(stale_since(Failure::Unreachable("it is gone".to_owned())), 58);
+        assert_eq!(stale_since(Failure::Silent(Duration::from_secs(90))), 0);
     }
 }
