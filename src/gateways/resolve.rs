@@ -120,7 +120,7 @@ impl Resolver {
             if **told.borrow() != now {
                 info!(?now, "host names of gateways are resolved");
                 told.send_replace(Arc::new(now));
-                write(&file, names.to_remember()).await;
+                write(&file, &names.to_remember());
             }
             say(&notices, &own, &hosts, &names);
             let problems = names.problems().map(|(host, why, _)| (host.clone(), why.to_owned()));
@@ -196,13 +196,10 @@ fn read(file: &Path) -> Addresses {
     })
 }
 
-async fn write(file: &Path, addresses: Addresses) {
-    let place = file.to_owned();
-    let written = tokio::task::spawn_blocking(move || {
-        let text = serde_json::to_vec_pretty(&addresses).map_err(std::io::Error::other)?;
-        files::write_private(&place, &text)
-    });
-    if let Ok(Err(error)) = written.await {
+/// Some hundred bytes, and only when a name means something else than before.
+fn write(file: &Path, addresses: &Addresses) {
+    let text = serde_json::to_vec_pretty(addresses).map_err(std::io::Error::other);
+    if let Err(error) = text.and_then(|text| files::write_private(file, &text)) {
         warn!(file = %file.display(), %error, "what names of gateways mean is not kept over a restart");
     }
 }
