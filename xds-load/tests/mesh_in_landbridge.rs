@@ -91,6 +91,7 @@ impl World {
             config_cluster: "cluster-0".into(),
             failover_by_default: true,
             domain: "cluster.local".into(),
+            mcs: Default::default(),
         });
         let mut world = Self { state, batches, sources, stop, clients: Vec::new() };
         let clusters = mesh.spec().clusters;
