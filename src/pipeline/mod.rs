@@ -16,10 +16,6 @@ mod units;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod oracle_gateways;
-#[cfg(test)]
-mod oracle_stale;
-#[cfg(test)]
 mod tests;
 
 use std::{

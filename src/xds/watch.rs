@@ -3,6 +3,7 @@
 //! The client has `root`, restricted to its subscription, except for the names in `pending`. So a stream remembers a
 //! root and its few exceptions, never a map of all that it sent.
 
+mod answers;
 mod parts;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+pub use answers::InFlight;
 pub use parts::Table;
 use parts::collection;
 
@@ -66,22 +68,6 @@ struct Held {
     since: Instant,
     /// For as long as the client asks for it.
     kept: bool,
-}
-
-/// A response without an answer so far.
-#[derive(Clone, Debug)]
-pub struct InFlight {
-    /// Its nonce.
-    pub nonce: String,
-    /// What it was built from.
-    pub step: Step,
-    /// When it was handed to the transport.
-    pub sent_at: Instant,
-    /// Whether it was sent for an event, not for a request.
-    pub push: bool,
-    resources: Vec<Arc<Encoded>>,
-    removed: Vec<Arc<str>>,
-    root: Resources,
 }
 
 /// What goes into one response.
@@ -432,86 +418,5 @@ impl Watch {
     /// Whether a part of the current root still waits for the response before it.
     pub fn is_partial(&self) -> bool {
         !self.pending.is_empty()
-    }
-
-    /// A response leaves.
-    pub fn sent(
-        &mut self,
-        nonce: String,
-        resources: Vec<Arc<Encoded>>,
-        removed: Vec<Arc<str>>,
-        push: bool,
-        now: Instant,
-    ) {
-        self.last_nonce = Some(nonce.clone());
-        let (step, root) = (self.step.clone(), self.root.clone());
-        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, removed, root });
-    }
-
-    /// Nothing is needed under the current root.
-    pub fn settle(&mut self) {
-        self.settled = self.step.clone();
-    }
-
-    /// The response in flight was accepted.
-    pub fn acked(&mut self) -> Option<InFlight> {
-        let answered = self.in_flight.take()?;
-        for resource in &answered.resources {
-            self.has_table(resource, false);
-            if self.refused.is_empty() {
-                continue;
-            }
-            // Not the stand-in for a refused version: another version of the pipeline's, which is good.
-            let sent = answered.root.get(&resource.name).map(|r| self.spelt(r).version);
-            if sent == Some(resource.version) {
-                self.refused.remove(&resource.name);
-            }
-        }
-        self.good = answered.root.clone();
-        self.answered(&answered);
-        Some(answered)
-    }
-
-    /// The response in flight was refused for `culprit`'s choice of its resources. Envoy applies the others, and
-    /// keeps what it had of these; or it applies nothing of it ([`Kind::is_atomic`]), and the others are sent again:
-    /// where none is named as the culprit, in parts, until it stands alone.
-    pub fn nacked(
-        &mut self,
-        culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
-    ) -> Option<(InFlight, Vec<Arc<Encoded>>)> {
-        let answered = self.in_flight.take()?;
-        let culprits = culprits(&answered.resources);
-        for resource in &culprits {
-            let kept = match self.refused.get(&resource.name) {
-                Some(refused) => refused.kept.clone(),
-                None => self.good.get(&resource.name).map(|r| self.spelt(r).clone()),
-            };
-            let kept = kept.filter(|kept| kept.version != resource.version);
-            self.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
-            // An assignment that it had before it still has.
-            if self.kind != EDS {
-                self.news.extend(self.tables.remove(&resource.name).map(Table::Gone));
-            }
-        }
-        if !self.kind.is_atomic() {
-            let good = answered.resources.iter().filter(|r| !culprits.contains(r));
-            good.for_each(|resource| self.has_table(resource, false));
-        } else {
-            let others = answered.resources.iter().filter(|r| !culprits.contains(r)).map(|r| r.name.clone());
-            let removed = answered.removed.iter().filter(|_| !answered.resources.is_empty()).cloned();
-            self.pending.extend(others.chain(removed).map(|name| (name, Has::Unknown)));
-            if culprits.is_empty() {
-                self.at_once = (answered.resources.len() / 2).max(1);
-            }
-        }
-        self.answered(&answered);
-        Some((answered, culprits))
-    }
-
-    fn answered(&mut self, answered: &InFlight) {
-        // With parts of the root still to come, the client is not there yet.
-        if self.pending.is_empty() {
-            self.settled = answered.step.clone();
-        }
     }
 }

@@ -8,7 +8,7 @@ use http::Response;
 use super::{
     error::code,
     incoming::{Inbox, Reset},
-    ready::{CallWaker, Ready},
+    ready::CallWaker,
 };
 
 /// What a call comes to.
@@ -25,7 +25,7 @@ pub struct Call<B> {
     pub window: i64,
     /// It is among those that wait for the socket or the connection's window.
     pub queued: bool,
-    pub request: Incoming,
+    pub request: RequestHalf,
 }
 
 /// What we are at.
@@ -37,7 +37,7 @@ pub enum Stage<B> {
 }
 
 /// The client's half of a stream.
-pub struct Incoming {
+pub struct RequestHalf {
     pub inbox: Arc<Inbox>,
     /// What the client may send.
     pub window: u32,
@@ -51,31 +51,12 @@ pub struct Incoming {
     pub ended: bool,
 }
 
-impl<B> Call<B> {
-    /// A call that begins. `answer` is given the body of its request.
-    pub fn new(
-        stream: u32,
-        ready: &Arc<Ready>,
-        window: u32,
-        (receive, missing): (u32, Option<u64>),
-        answer: impl FnOnce(super::Incoming) -> Option<Answer<B>>,
-    ) -> Option<Self> {
-        let (waker, lister) = ready.waker(stream);
-        let inbox = Inbox::new(waker.clone(), receive as usize / 2);
-        let answer = answer(inbox.incoming())?;
-        Some(Self {
-            stage: Stage::Answering(answer),
-            waker,
-            lister,
-            chunk: Bytes::new(),
-            window: i64::from(window),
-            queued: false,
-            request: Incoming { inbox, window: receive, unread: 0, owed: 0, missing, ended: false },
-        })
+impl RequestHalf {
+    /// Nothing came so far. `window`: what may; `length`: what the client says that will, if it does.
+    pub fn new(inbox: Arc<Inbox>, window: u32, length: Option<u64>) -> Self {
+        Self { inbox, window, unread: 0, owed: 0, missing: length, ended: false }
     }
-}
 
-impl Incoming {
     /// Takes the payload of a DATA frame: `content` and its padding. An error is the code to reset the stream with.
     pub fn data(&mut self, content: &[u8], len: u32) -> Result<(), u32> {
         if self.ended {
@@ -110,7 +91,7 @@ impl Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for RequestHalf {
     /// Who reads elsewhere shall not wait for ever.
     fn drop(&mut self) {
         self.inbox.end(Err(Reset));

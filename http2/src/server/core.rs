@@ -8,8 +8,9 @@ use http_body::Body;
 
 use super::{
     Incoming, Settings,
-    call::{Answer, Call},
+    call::{Answer, Call, RequestHalf, Stage},
     error::{Violation, code, flow_control, frame_size, protocol},
+    incoming::Inbox,
     output::Output,
     patience::Patience,
     reader::Blocks,
@@ -259,37 +260,43 @@ where
     /// A new stream.
     fn open(&mut self, header: Header, head: Head) -> Result<(), Violation> {
         let stream = header.stream;
-        let refused = match self.leaving {
-            Leaving::After(_) => true,
-            Leaving::No | Leaving::Asked => self.calls.len() >= self.settings.streams as usize,
-        };
-        let (service, missing) = (&self.service, head.length());
-        let receive = (self.settings.stream_window, missing);
-        let call = (!refused).then(|| {
-            Call::new(stream, &self.ready, self.peer_window, receive, |incoming| {
-                head.request(incoming).map(service)
-            })
-        });
-        let code = match call {
-            Some(Some(mut call)) => {
-                let ended = if header.has(flag::END_STREAM) { call.request.end() } else { Ok(()) };
-                let waker = call.waker.clone();
+        match self.call(header, head) {
+            Ok(call) => {
+                call.waker.wake_by_ref();
                 self.calls.push((stream, Box::new(call)));
-                match ended {
-                    Ok(()) => {
-                        waker.wake();
-                        return Ok(());
-                    }
-                    Err(code) => code,
-                }
+                Ok(())
             }
-            Some(None) => code::PROTOCOL,
-            None => code::REFUSED_STREAM,
-        };
-        self.remove(stream);
-        self.out.write(|own| frame::write_word(own, kind::RST_STREAM, stream, code));
-        self.remember(stream);
-        self.patience.spend()
+            Err(code) => {
+                self.out.write(|own| frame::write_word(own, kind::RST_STREAM, stream, code));
+                self.remember(stream);
+                self.patience.spend()
+            }
+        }
+    }
+
+    /// The call that a request is for. An error is the code to reset its stream with.
+    fn call(&self, header: Header, head: Head) -> Result<Call<B>, u32> {
+        let full = self.calls.len() >= self.settings.streams as usize;
+        if full || matches!(self.leaving, Leaving::After(_)) {
+            return Err(code::REFUSED_STREAM);
+        }
+        let (waker, lister) = self.ready.waker(header.stream);
+        let (window, length) = (self.settings.stream_window, head.length());
+        let inbox = Inbox::new(waker.clone(), window as usize / 2);
+        let request = head.request(inbox.incoming()).ok_or(code::PROTOCOL)?;
+        let mut half = RequestHalf::new(inbox, window, length);
+        if header.has(flag::END_STREAM) {
+            half.end()?;
+        }
+        Ok(Call {
+            stage: Stage::Answering((self.service)(request)),
+            waker,
+            lister,
+            chunk: Bytes::new(),
+            window: i64::from(self.peer_window),
+            queued: false,
+            request: half,
+        })
     }
 
     fn settings(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {

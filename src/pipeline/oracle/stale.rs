@@ -10,8 +10,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    State,
-    oracle::{Step, Thing, attach, identify, mcs, object, options, snapshots, steps},
+    super::State,
+    attach,
+    histories::{Step, Thing, identify, mcs, object, steps},
+    options, snapshots,
 };
 use crate::{
     index::Options,
