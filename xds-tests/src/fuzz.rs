@@ -3,6 +3,9 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Empty;
 use landbridge::{
     authn::jwt,
     ca::csr,
@@ -14,7 +17,15 @@ use landbridge_proto::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
 };
+use lean_http2::{
+    frame::PREFACE,
+    server::{Answer, Connection, Settings},
+};
 use prost::Message;
+use tokio::{
+    io::{AsyncWriteExt, copy, duplex, sink, split},
+    join, runtime,
+};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -27,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("yaml", yaml),
     ("csr", request),
     ("jwt", token),
+    ("http2", http2),
 ];
 
 /// A node message.
@@ -73,6 +85,24 @@ pub fn token(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = jwt::inspect(text);
     }
+}
+
+/// What a client says on a connection after its preface, until it leaves.
+pub fn http2(bytes: &[u8]) {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let (mut client, server) = duplex(16 << 10);
+        let answer = |_| -> Answer<Empty<Bytes>> { Box::pin(async { Response::new(Empty::new()) }) };
+        let (mut heard, mut said) = split(&mut client);
+        let talk = async {
+            // An error: the server has ended it.
+            let _ = said.write_all(&[PREFACE, bytes].concat()).await;
+            let _ = said.shutdown().await;
+        };
+        let mut nowhere = sink();
+        let listen = copy(&mut heard, &mut nowhere);
+        let _ = join!(Connection::new(server, Settings::default(), answer), talk, listen);
+    });
 }
 
 fn each<M: Message + Default>(mut bytes: &[u8], mut take: impl FnMut(M)) {
