@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     super::KubeSource,
-    protocol::{World, service},
+    world::{World, service},
 };
 use crate::{
     model::change::ClusterState,

@@ -2,11 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
-use tokio::time::{Duration, Instant, sleep};
 use xds_tests::process::Process;
 use xds_tests::topology::{CLOUDS, DESK, api_server_address};
 
-use super::{BACKEND, PATIENCE, Walk, answered_from, none_failed, walk_test};
+use super::{BACKEND, Walk, none_failed, settled, walk_test};
 
 #[test]
 fn a_control_plane_outside_of_its_cluster() {
@@ -21,38 +20,20 @@ fn a_control_plane_outside_of_its_cluster() {
         }
         let mut plane = serve(walk)?;
         walk.desk.follows("4. ", &known).await?;
-        for deployment in ["backend", "frontend"] {
-            walk.rolled_out("cluster1", "production", deployment).await?;
-        }
+        walk.application_rolled_out("cluster1", &["backend", "frontend"]).await?;
         let proxies = walk.desk.types("landbridge proxy-status -o json").await?;
         for pod in ["backend-", "frontend-"] {
             ensure!(proxies.contains(pod), "{proxies}");
         }
 
         let load = walk.load().await?;
-        ensure!(
-            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-            "nobody answers"
-        );
+        settled(&load, "cluster1").await?;
         plane.kill().await?;
-        ensure!(
-            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-            "nobody answers"
-        );
+        settled(&load, "cluster1").await?;
         let plane = serve(walk)?;
         // It serves again: what is written in the cluster arrives.
         let frontend = walk.proxy(CLOUDS[0], "frontend")?;
-        for replicas in [1, 2] {
-            let scale = format!(
-                "kubectl --context cluster1 -n production scale deployment/backend --replicas {replicas}"
-            );
-            walk.desk.types(&scale).await?;
-            let deadline = Instant::now() + PATIENCE;
-            while frontend.members(&format!("outbound|80||{BACKEND}")).await? != replicas {
-                ensure!(Instant::now() < deadline, "the frontend does not know {replicas} backends");
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
+        walk.scaled_and_known("cluster1", &frontend, &format!("outbound|80||{BACKEND}")).await?;
         none_failed(&load.finish())?;
         let said = std::fs::read_to_string(plane.log())?;
         let refused = said.lines().find(|line| line.to_lowercase().contains("forbidden"));

@@ -168,6 +168,34 @@ impl Walk {
         self.desk.types(&script).await.map(drop)
     }
 
+    /// Waits until the Deployments of the examples' application are up in a cluster.
+    async fn application_rolled_out(&self, cluster: &str, deployments: &[&str]) -> Result<()> {
+        for deployment in deployments {
+            self.rolled_out(cluster, "production", deployment).await?;
+        }
+        Ok(())
+    }
+
+    /// Scales a cluster's backends to one and back to two; both times a proxy comes to know as many `members` of a cluster of its.
+    async fn scaled_and_known(&self, cluster: &str, proxy: &Proxy, members: &str) -> Result<()> {
+        for replicas in [1, 2] {
+            self.scale_backend(cluster, replicas).await?;
+            let deadline = Instant::now() + PATIENCE;
+            while proxy.members(members).await? != replicas {
+                ensure!(Instant::now() < deadline, "{replicas} backends of {cluster} are not known");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn scale_backend(&self, cluster: &str, replicas: u64) -> Result<()> {
+        let script = format!(
+            "kubectl --context {cluster} -n production scale deployment/backend --replicas {replicas}"
+        );
+        self.desk.types(&script).await.map(drop)
+    }
+
     /// A steady load from the frontend.
     async fn load(&self) -> Result<Load> {
         let address =
@@ -180,19 +208,13 @@ impl Walk {
     /// Section 6 of the README for two control planes: five calls, the backends scaled away, five calls, and back.
     async fn exercise(&self) -> Result<()> {
         let load = self.load().await?;
-        ensure!(
-            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-            "home does not answer"
-        );
+        settled(&load, "cluster1").await?;
         let answers = self.desk.follows_in("../multi-primary", "6. ", &[]).await?;
         let by: Vec<&str> =
             answers.lines().filter(|line| line.contains(" src=")).filter_map(|line| line.get(..8)).collect();
         ensure!(by.len() == 15, "{answers}");
         ensure!(by[..5] == ["cluster1"; 5] && by[5..10] == ["cluster2"; 5], "{answers}");
-        ensure!(
-            load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-            "they do not come home"
-        );
+        settled(&load, "cluster1").await?;
         let samples = load.finish();
         ensure!(
             samples.iter().any(|sample| answered_from(sample, "cluster2")),
@@ -222,6 +244,20 @@ impl Proxy {
         let found = all.iter().find(|one| one["name"] == cluster);
         Ok(found.and_then(|one| one["host_statuses"].as_array()).map_or(0, |hosts| hosts.len() as u64))
     }
+}
+
+/// The script that runs a command in the pod of a cluster's control plane.
+fn in_istiod(cluster: &str, command: &str) -> String {
+    format!("kubectl --context {cluster} -n istio-system exec deployment/istiod -- {command}")
+}
+
+/// Waits until a load is answered from one cluster only.
+async fn settled(load: &Load, cluster: &str) -> Result<()> {
+    ensure!(
+        load.settled(50, PATIENCE, |sample| answered_from(sample, cluster)).await,
+        "{cluster} does not answer, or not alone"
+    );
+    Ok(())
 }
 
 fn answered_from(sample: &Sample, cluster: &str) -> bool {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio::time::{Duration, sleep};
 use xds_tests::topology::{CLOUDS, api_server_address};
 
-use super::{BACKEND, PATIENCE, Walk, answered_from, none_failed, walk_test};
+use super::{BACKEND, PATIENCE, Walk, answered_from, in_istiod, none_failed, settled, walk_test};
 
 /// The DestinationRule that our first users bring, as they paste it, mistakes included; and a service that it is for.
 const PASTED: &str = r#"
@@ -80,18 +80,13 @@ async fn installed(walk: &Walk) -> Result<()> {
     }
     for cluster in ["cluster1", "cluster2"] {
         walk.rolled_out(cluster, "istio-system", "istio-eastwestgateway").await?;
-        let remote = format!(
-            "kubectl --context {cluster} -n istio-system exec deployment/istiod -- landbridge remote-clusters -o json"
-        );
+        let remote = in_istiod(cluster, "landbridge remote-clusters -o json");
         let both = |said: &str| said.matches("\"syncStatus\": \"synced\"").count() == 2;
         walk.until("both clusters are read", &remote, both).await?;
     }
     walk.desk.follows("5. ", &known).await?;
-    for (cluster, deployment) in [("cluster1", "backend"), ("cluster2", "backend"), ("cluster1", "frontend")]
-    {
-        walk.rolled_out(cluster, "production", deployment).await?;
-    }
-    Ok(())
+    walk.application_rolled_out("cluster1", &["backend", "frontend"]).await?;
+    walk.application_rolled_out("cluster2", &["backend"]).await
 }
 
 /// Mistakes are taken as they were meant, and named.
@@ -100,11 +95,11 @@ async fn pasted(walk: &Walk) -> Result<()> {
     walk.desk
         .types("for c in cluster1 cluster2; do kubectl --context $c apply -f payment-service.yaml; done")
         .await?;
-    let sources = "kubectl --context cluster1 -n istio-system exec deployment/istiod -- curl -s localhost:15014/debug/sourcez";
+    let sources = in_istiod("cluster1", "curl -s localhost:15014/debug/sourcez");
     let named = |said: &str| {
         ["payment-service", "warmupDurationSecs", "failoverPriority"].iter().all(|word| said.contains(word))
     };
-    walk.until("the mistakes are named", sources, named).await?;
+    walk.until("the mistakes are named", &sources, named).await?;
 
     let name = "outbound|80||payment-service.production.svc.cluster.local";
     let frontend = walk.proxy(CLOUDS[0], "frontend")?;
@@ -135,9 +130,7 @@ fn cluster_of(dump: &Value, name: &str) -> Option<Value> {
 /// What there is in which cluster, as either says.
 async fn mapped(walk: &Walk) -> Result<()> {
     for cluster in ["cluster1", "cluster2"] {
-        let map = format!(
-            "kubectl --context {cluster} -n istio-system exec deployment/istiod -- landbridge service-map -o json"
-        );
+        let map = in_istiod(cluster, "landbridge service-map -o json");
         let map: Value = serde_json::from_str(&walk.desk.types(&map).await?)?;
         let overlap = map["overlaps"].as_array().into_iter().flatten().find(|one| one["name"] == "backend");
         let overlap = overlap.with_context(|| format!("backend is in both clusters: {map}"))?;
@@ -152,10 +145,7 @@ async fn mapped(walk: &Walk) -> Result<()> {
 /// cluster1 loses its API server, its control plane and its backends: the frontend's proxy has what it was told last.
 async fn the_own_cluster_without_its_servers(walk: &mut Walk) -> Result<()> {
     let load = walk.load().await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-        "home does not answer"
-    );
+    settled(&load, "cluster1").await?;
     walk.clusters[0].kill().await?;
     let node = walk.nodes[0].as_ref().context("cluster1 has a node")?;
     node.kill("istiod").await?;
@@ -164,31 +154,21 @@ async fn the_own_cluster_without_its_servers(walk: &mut Walk) -> Result<()> {
     let first = load.first(lost, PATIENCE, |sample| answered_from(sample, "cluster2")).await;
     let first = first.context("cluster2 never answered")?;
     println!("first answer from cluster2 {:?} after cluster1's backends", first.sent + first.took - lost);
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster2")).await,
-        "cluster2 does not answer"
-    );
+    settled(&load, "cluster2").await?;
     walk.clusters[0].revive().await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-        "home does not come back"
-    );
+    settled(&load, "cluster1").await?;
     none_failed(&load.finish())
 }
 
 /// Section 7: of cluster2 nothing is left. cluster1 serves, and says what it does not know.
 async fn the_other_cluster_destroyed(walk: &mut Walk) -> Result<()> {
     let load = walk.load().await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-        "home does not answer"
-    );
+    settled(&load, "cluster1").await?;
     let node = walk.nodes[1].take().context("cluster2 has a node")?;
     node.destroy().await?;
     walk.clusters[1].kill().await?;
-    let remote =
-        "kubectl --context cluster1 -n istio-system exec deployment/istiod -- landbridge remote-clusters";
-    let said = walk.until("cluster2 is stale", remote, |said| said.contains("stale for")).await?;
+    let remote = in_istiod("cluster1", "landbridge remote-clusters");
+    let said = walk.until("cluster2 is stale", &remote, |said| said.contains("stale for")).await?;
     println!("{said}");
     let members = walk.proxy(CLOUDS[0], "frontend")?.members(&format!("outbound|80||{BACKEND}")).await?;
     ensure!(members == 3, "{members} endpoints: what cannot be seen is not gone");

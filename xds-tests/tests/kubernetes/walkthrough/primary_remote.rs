@@ -2,10 +2,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tokio::time::{Duration, Instant, sleep};
 use xds_tests::topology::{CLOUDS, GATEWAY, api_server_address, gateway_address};
 
-use super::{BACKEND, PATIENCE, Walk, answered_from, none_failed, walk_test};
+use super::{BACKEND, Walk, in_istiod, none_failed, settled, walk_test};
 
 #[test]
 fn two_clusters_with_one_control_plane() {
@@ -38,23 +37,18 @@ async fn installed(walk: &Walk) -> Result<()> {
         walk.desk.follows(section, &known).await?;
     }
     walk.rolled_out("cluster2", "istio-system", "istio-eastwestgateway").await?;
-    for (cluster, deployment) in [("cluster1", "backend"), ("cluster2", "backend"), ("cluster1", "frontend")]
-    {
-        walk.rolled_out(cluster, "production", deployment).await?;
-    }
-    Ok(())
+    walk.application_rolled_out("cluster1", &["backend", "frontend"]).await?;
+    walk.application_rolled_out("cluster2", &["backend"]).await
 }
 
 fn remote_clusters(flags: &str) -> String {
-    format!(
-        "kubectl --context cluster1 -n istio-system exec deployment/istiod -- landbridge remote-clusters {flags}"
-    )
+    in_istiod("cluster1", &format!("landbridge remote-clusters {flags}"))
 }
 
 /// The proxies of both clusters are the primary's, and so are the roots that they trust.
 async fn served(walk: &Walk) -> Result<()> {
-    let status = "kubectl --context cluster1 -n istio-system exec deployment/istiod -- landbridge proxy-status -o json";
-    let said: Value = serde_json::from_str(&walk.desk.types(status).await?)?;
+    let status = in_istiod("cluster1", "landbridge proxy-status -o json");
+    let said: Value = serde_json::from_str(&walk.desk.types(&status).await?)?;
     let text = said.to_string();
     for cluster in ["cluster1", "cluster2"] {
         let pods =
@@ -75,38 +69,18 @@ async fn served(walk: &Walk) -> Result<()> {
 /// Without the primary's control plane and API server everybody keeps what they were told, and fails over by it.
 async fn the_primary_lost(walk: &mut Walk) -> Result<()> {
     let load = walk.load().await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-        "home does not answer"
-    );
+    settled(&load, "cluster1").await?;
     walk.clusters[0].kill().await?;
     let node = walk.nodes[0].as_ref().context("cluster1 has a node")?;
     node.kill("istiod").await?;
     node.kill("backend").await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster2")).await,
-        "cluster2 does not answer"
-    );
+    settled(&load, "cluster2").await?;
     walk.clusters[0].revive().await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster1")).await,
-        "home does not come back"
-    );
+    settled(&load, "cluster1").await?;
     none_failed(&load.finish())?;
     // The remote proxies are back at the primary, through its gateway: what happens in their cluster is told to them again.
     let gateway = walk.proxy(CLOUDS[1], GATEWAY.0)?;
-    for replicas in [1, 2] {
-        let scale = format!(
-            "kubectl --context cluster2 -n production scale deployment/backend --replicas {replicas}"
-        );
-        walk.desk.types(&scale).await?;
-        let deadline = Instant::now() + PATIENCE;
-        while gateway.members(&format!("outbound_.80_._.{BACKEND}")).await? != replicas {
-            ensure!(Instant::now() < deadline, "the remote gateway does not know {replicas} backends");
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-    Ok(())
+    walk.scaled_and_known("cluster2", &gateway, &format!("outbound_.80_._.{BACKEND}")).await
 }
 
 /// Of the remote cluster only the API server is away: nothing is withdrawn, and its proxies are served.
@@ -114,10 +88,7 @@ async fn the_remote_api_server_lost(walk: &mut Walk) -> Result<()> {
     let load = walk.load().await?;
     walk.clusters[1].kill().await?;
     walk.until("cluster2 is stale", &remote_clusters(""), |said| said.contains("stale for")).await?;
-    walk.desk.types("kubectl --context cluster1 -n production scale deployment/backend --replicas 0").await?;
-    ensure!(
-        load.settled(50, PATIENCE, |sample| answered_from(sample, "cluster2")).await,
-        "cluster2 does not answer"
-    );
+    walk.scale_backend("cluster1", 0).await?;
+    settled(&load, "cluster2").await?;
     none_failed(&load.finish())
 }
