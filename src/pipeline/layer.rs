@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -144,18 +143,18 @@ impl Layer {
         };
         if let Some(before) = before.filter(|before| pieces.is_none_or(|p| p.prefix != *before)) {
             changed = true;
-            let gone: Vec<_> = with_prefix(&self.pieces, &before).map(|(name, _)| name.clone()).collect();
+            let gone: Vec<_> = self.pieces.with_prefix(&before).map(|piece| piece.name.clone()).collect();
             gone.iter().for_each(|name| drop(self.pieces.remove(name)));
         }
         for collection in pieces.into_iter().flat_map(|pieces| &pieces.collections) {
             let present = self.pieces.clone();
-            let mut present = with_prefix(&present, &collection.prefix).peekable();
+            let mut present = present.with_prefix(&collection.prefix).peekable();
             collection.for_each(|name, message| {
-                while let Some((gone, _)) = present.next_if(|(present, _)| ***present < *name) {
+                while let Some(gone) = present.next_if(|present| *present.name < *name) {
                     changed = true;
-                    self.pieces.remove(gone);
+                    self.pieces.remove(&gone.name);
                 }
-                let known = present.next_if(|(present, _)| ***present == *name).map(|(_, known)| known);
+                let known = present.next_if(|present| *present.name == *name);
                 if known.is_some_and(|known| known.version == Version::of(message)) {
                     return;
                 }
@@ -168,9 +167,9 @@ impl Layer {
                 changed = true;
                 self.pieces.insert(name, Arc::new(encoded));
             });
-            for (gone, _) in present {
+            for gone in present {
                 changed = true;
-                self.pieces.remove(gone);
+                self.pieces.remove(&gone.name);
             }
         }
         changed
@@ -193,15 +192,6 @@ impl Layer {
         }
         true
     }
-}
-
-/// In the order of names.
-fn with_prefix<'a>(
-    set: &'a ResourceSet,
-    prefix: &'a str,
-) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Encoded>)> {
-    let from = (Bound::Included(prefix), Bound::Unbounded);
-    set.range::<_, str>(from).take_while(move |(name, _)| name.starts_with(prefix))
 }
 
 /// Puts a resource into its envelope. One with pieces exists in two spellings.

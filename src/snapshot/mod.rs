@@ -9,11 +9,13 @@ mod encoded;
 mod feed;
 mod interests;
 mod resources;
+mod set;
 
 pub use attachment::{Attacher, Attachment, Closed, Command, Nack, StreamId};
 pub use encoded::{Encoded, Version};
 pub use feed::{Feed, Follower, Tether};
-pub use resources::{Difference, ResourceSet, Resources};
+pub use resources::{Difference, Resources};
+pub use set::ResourceSet;
 
 use std::time::Instant;
 

@@ -1,13 +1,8 @@
 //! Sets of resources and their differences.
 
-use std::{ops::Bound, sync::Arc};
+use std::sync::Arc;
 
-use imbl::ordmap::DiffItem;
-
-use super::Encoded;
-
-/// Resources by name. A changed set shares every subtree that did not change with the one before.
-pub type ResourceSet = imbl::OrdMap<Arc<str>, Arc<Encoded>>;
+use super::{Encoded, ResourceSet};
 
 /// The resources of one type for one class of proxies: a few layers with disjoint names (what it shares with many, and
 /// what is its workload's own), so that the large layers are shared between classes.
@@ -45,11 +40,7 @@ impl Resources {
 
     /// Those whose names begin like this, layer by layer.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Encoded>> {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let in_layer = move |layer: &'a ResourceSet| layer.range::<_, str>(from).map(|(_, r)| r);
-        self.layers
-            .iter()
-            .flat_map(move |layer| in_layer(layer).take_while(move |r| r.name.starts_with(prefix)))
+        self.layers.iter().flat_map(move |layer| layer.with_prefix(prefix))
     }
 
     /// All of them: layer by layer, each in the order of names.
@@ -69,37 +60,37 @@ impl Resources {
 
     /// Whether it is certain, at a glance, that nothing differs.
     pub fn is_same(&self, other: &Self) -> bool {
-        let equal = |(a, b): (&ResourceSet, &ResourceSet)| a.ptr_eq(b);
+        let equal = |(a, b): (&ResourceSet, &ResourceSet)| a.is_same(b);
         self.layers.len() == other.layers.len() && self.layers.iter().zip(&*other.layers).all(equal)
     }
 
     /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
-    pub fn diff<'a>(&'a self, old: &'a Self) -> Vec<Difference> {
-        let empty = ResourceSet::new();
+    pub fn diff(&self, old: &Self) -> Vec<Difference> {
+        self.diff_of(old, |_| true)
+    }
+
+    /// The same, of the names that are `wanted`.
+    pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str) -> bool) -> Vec<Difference> {
+        let empty = ResourceSet::default();
         let mut found = Vec::new();
         for i in 0..self.layers.len().max(old.layers.len()) {
             let (before, after) = (old.layers.get(i).unwrap_or(&empty), self.layers.get(i).unwrap_or(&empty));
-            if before.ptr_eq(after) {
-                continue;
-            }
-            for item in before.diff(after) {
-                match item {
-                    DiffItem::Update { old: (_, old), new: (_, new) } => {
-                        if old.version != new.version {
-                            found.push(Difference::Changed(new.clone()));
-                        }
-                    }
+            for pair in after.pairs(before, &wanted) {
+                match pair {
+                    (Some(old), Some(new)) if old.version == new.version => {}
+                    (Some(_), Some(new)) => found.push(Difference::Changed(new.clone())),
                     // A name may move between layers when a proxy changes its class.
-                    DiffItem::Add(name, new) => {
-                        if old.get(name).is_none_or(|o| o.version != new.version) {
+                    (None, Some(new)) => {
+                        if old.get(&new.name).is_none_or(|old| old.version != new.version) {
                             found.push(Difference::Changed(new.clone()));
                         }
                     }
-                    DiffItem::Remove(name, _) => {
-                        if self.get(name).is_none() {
-                            found.push(Difference::Removed(name.clone()));
+                    (Some(old), None) => {
+                        if self.get(&old.name).is_none() {
+                            found.push(Difference::Removed(old.name.clone()));
                         }
                     }
+                    (None, None) => {}
                 }
             }
         }

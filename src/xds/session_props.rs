@@ -16,7 +16,7 @@ use landbridge_proto::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{ResourceSet, Version};
+use crate::snapshot::Version;
 use ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
 
 const CDS: Kind = Kind::Snapshot(Cluster);
@@ -99,16 +99,14 @@ fn resource(protocol: Protocol, kind: Kind, name: &str, content: u8) -> Arc<Enco
 
 fn snapshot(protocol: Protocol, world: &World) -> Arc<Snapshot> {
     let set = |kind, names: &[&str], contents: &[u8]| {
-        let set: ResourceSet = names
+        let set = names
             .iter()
             .zip(contents)
             .filter(|(_, content)| **content > 0)
-            .map(|(name, content)| (Arc::<str>::from(*name), resource(protocol, kind, name, *content)))
-            .collect();
+            .map(|(name, content)| (Arc::<str>::from(*name), resource(protocol, kind, name, *content)));
         // Two layers, as in the pipeline.
-        let (low, high): (ResourceSet, ResourceSet) =
-            set.into_iter().partition(|(name, _)| name.ends_with(['0', '1', '2']));
-        Resources::new(vec![low, high])
+        let (low, high): (Vec<_>, Vec<_>) = set.partition(|(name, _)| name.ends_with(['0', '1', '2']));
+        Resources::new(vec![low.into_iter().collect(), high.into_iter().collect()])
     };
     Arc::new(Snapshot {
         clusters: set(CDS, &CLUSTERS, &world.clusters),

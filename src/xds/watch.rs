@@ -275,14 +275,11 @@ impl Watch {
             return everything;
         }
         let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
-        for difference in root.diff(&self.root) {
+        for difference in root.diff_of(&self.root, |name| self.covers(name)) {
             let (name, gone) = match &difference {
                 Difference::Changed(resource) => (&resource.name, None),
                 Difference::Removed(name) => (name, self.root.get(name)),
             };
-            if !self.covers(name) {
-                continue;
-            }
             if self.kind == LEDS {
                 // A collection goes with the assignment that named it, and Envoy drops it then. Until it does, its endpoints
                 // are those that it has.
