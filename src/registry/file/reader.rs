@@ -31,6 +31,8 @@ pub struct Reader {
     status: SourceStatus,
     contents: Contents,
     files: BTreeMap<PathBuf, Known>,
+    /// Files that may still be in the hands of an editor, and when what they lack is believed to be gone.
+    unsettled: BTreeMap<PathBuf, Instant>,
     /// The root that last held files.
     root: Option<(u64, u64)>,
     empty_since: Option<Instant>,
@@ -57,7 +59,7 @@ struct Known {
 pub struct Look {
     /// To be sent, in this order.
     pub changes: Vec<Change>,
-    /// Look again then, even without an event.
+    /// Look at the whole directory again then, even without an event.
     pub again: Option<Duration>,
     /// Files found changed.
     pub changed_files: u64,
@@ -78,6 +80,7 @@ impl Reader {
             status,
             contents: Contents::default(),
             files: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
             root: None,
             empty_since: None,
             last_whole: SystemTime::now(),
@@ -124,6 +127,17 @@ impl Reader {
         }
         look.changes.extend(self.contents.take_changes());
         Some(look)
+    }
+
+    /// When the next file is to be looked at again without an event.
+    pub fn settles(&self) -> Option<Instant> {
+        self.unsettled.values().min().copied()
+    }
+
+    /// Files that are to be looked at again by now.
+    pub fn settled(&mut self) -> impl Iterator<Item = PathBuf> {
+        let now = Instant::now();
+        self.unsettled.extract_if(.., move |_, at| *at <= now).map(|(path, _)| path)
     }
 
     /// Whether files directly in this directory, below the root, are known.
@@ -238,8 +252,9 @@ impl Reader {
         let parsed =
             parse::parse(&self.source.cluster, &self.source.settings, &bytes, self.contents.parsed(path));
         let doubtful = !settled && self.contents.would_lose(path, &parsed);
-        if doubtful {
-            look.again_in(settle);
+        match doubtful {
+            true => drop(self.unsettled.insert(full.to_owned(), since + settle)),
+            false => drop(self.unsettled.remove(full)),
         }
         self.files.insert(path.to_owned(), Known { stamp, hash, since, racy, doubtful, missing_since: None });
         self.contents.set(path, parsed, doubtful);

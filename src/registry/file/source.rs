@@ -184,17 +184,20 @@ fn read_and_send(
         if untold {
             reader.tell();
         }
-        let pending = [look.again, writers_wait, watching.retry()].into_iter().flatten().min();
-        let wait = pending.unwrap_or(timing.rescan).min(timing.rescan);
-        let gathered = gatherer.next(Instant::now() + wait);
+        let whole = [look.again, writers_wait, watching.retry()].into_iter().flatten().min();
+        let mut deadline = Instant::now() + whole.unwrap_or(timing.rescan).min(timing.rescan);
+        deadline = reader.settles().map_or(deadline, |settles| settles.min(deadline));
+        let gathered = gatherer.next(deadline);
         if gathered.stop {
             return;
         }
         seen = gathered.since.unwrap_or_else(Instant::now);
-        by_rescan = !gathered.any && pending.is_none();
-        named_only = gathered.any && !gathered.unnamed && pending.is_none();
-        // What waits for its writer keeps being looked at.
         touched = gathered.touched;
+        touched.extend(reader.settled());
+        let nothing_named = touched.is_empty();
+        by_rescan = !gathered.any && whole.is_none() && nothing_named;
+        named_only = !gathered.unnamed && whole.is_none() && !nothing_named;
+        // What waits for its writer keeps being looked at.
         touched.extend(in_writing);
     }
 }

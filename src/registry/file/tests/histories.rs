@@ -9,7 +9,10 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{super::reader::Reader, *};
+use super::{
+    super::reader::{Look, Reader},
+    *,
+};
 
 #[derive(Clone, Debug)]
 enum Edit {
@@ -82,8 +85,13 @@ impl Told {
 
     /// Looks, at the touched files alone where that is enough; whether nothing is open any more.
     fn look(&mut self, touched: &BTreeSet<std::path::PathBuf>) -> bool {
-        let quick = self.reader.look_at(touched);
-        let look = quick.unwrap_or_else(|| self.reader.look(touched, &BTreeSet::new()));
+        let touched = touched.iter().cloned().chain(self.reader.settled()).collect();
+        let quick = self.reader.look_at(&touched);
+        let look = quick.unwrap_or_else(|| self.reader.look(&touched, &BTreeSet::new()));
+        self.take(look)
+    }
+
+    fn take(&mut self, look: Look) -> bool {
         self.reader.tell();
         for change in look.changes {
             match change {
@@ -96,10 +104,13 @@ impl Told {
                 Change::Forget(_) => panic!("sources do not forget"),
             }
         }
-        look.again.is_none()
+        look.again.is_none() && self.reader.settles().is_none()
     }
 
     fn settle(&mut self) {
+        // As without an event, for nobody has named the last edits.
+        let whole = self.reader.look(&BTreeSet::new(), &BTreeSet::new());
+        self.take(whole);
         while !self.look(&BTreeSet::new()) {
             std::thread::sleep(Duration::from_millis(1));
         }
