@@ -126,12 +126,18 @@ pub fn write_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], limit: u32, l
 }
 
 /// The part of a HEADERS payload that is the block: without padding and priority. `None` if they do not fit into it.
-pub fn header_block(header: Header, mut payload: &[u8]) -> Option<&[u8]> {
-    if header.has(flag::PADDED) {
-        let (padding, rest) = payload.split_first()?;
-        payload = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+pub fn header_block(header: Header, payload: &[u8]) -> Option<&[u8]> {
+    let content = unpadded(header, payload)?;
+    if header.has(flag::PRIORITY) { content.get(5..) } else { Some(content) }
+}
+
+/// A payload of DATA or HEADERS without its padding. `None` if that does not fit into it.
+pub fn unpadded(header: Header, payload: &[u8]) -> Option<&[u8]> {
+    if !header.has(flag::PADDED) {
+        return Some(payload);
     }
-    if header.has(flag::PRIORITY) { payload.get(5..) } else { Some(payload) }
+    let (padding, rest) = payload.split_first()?;
+    rest.get(..rest.len().checked_sub(usize::from(*padding))?)
 }
 
 /// The name of an error code (RFC 9113, 7).

@@ -13,4 +13,5 @@
 pub mod frame;
 pub mod hpack;
 mod huffman;
+pub mod scratch;
 pub mod server;

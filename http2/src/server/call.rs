@@ -59,6 +59,8 @@ impl RequestHalf {
 
     /// Takes the payload of a DATA frame: `content` and its padding. An error is the code to reset the stream with.
     pub fn data(&mut self, content: &[u8], len: u32) -> Result<(), u32> {
+        // Whatever becomes of it, it is given back to the connection's window.
+        self.unread += content.len() as u32;
         if self.ended {
             return Err(code::STREAM_CLOSED);
         }
@@ -66,7 +68,6 @@ impl RequestHalf {
         if let Some(missing) = &mut self.missing {
             *missing = missing.checked_sub(content.len() as u64).ok_or(code::PROTOCOL)?;
         }
-        self.unread += content.len() as u32;
         if !content.is_empty() {
             self.inbox.put(content);
         }

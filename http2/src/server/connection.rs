@@ -1,7 +1,6 @@
 //! Moves bytes between a socket and a connection's state.
 
 use std::{
-    cell::RefCell,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -12,22 +11,16 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Body;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep},
 };
 
 use super::{Answer, Error, Incoming, Settings, core::Core, error::Violation, reader::Reader, ready::Ready};
+use crate::scratch::{self, SCRATCH_BYTES};
 
-/// What one read takes.
-const SCRATCH_BYTES: usize = 64 << 10;
 /// How often a connection looks for more to do before it lets others have their turn. A call that has used up its budget
 /// wakes itself until then.
 const TURNS: usize = 8;
-
-thread_local! {
-    /// Where all connections of a thread read to: within a poll nobody else needs it.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
-}
 
 /// A connection, and all calls on it. To be polled until it is done; dropped, it ends them.
 pub struct Connection<IO, S, B> {
@@ -79,26 +72,23 @@ where
 
     /// One read. Ready: there may be more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Read, Error>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(Read::End));
-            }
-            if self.failed.is_some() {
-                return Poll::Ready(Ok(Read::Some));
-            }
+        let Self { io, reader, core, failed, .. } = self;
+        let read = ready!(scratch::poll_read(io, cx, |bytes| match bytes {
+            [] => Read::End,
+            _ if failed.is_some() => Read::Unheard,
+            _ => Read::Heard(reader.read(bytes, |header, payload| core.frame(header, payload))),
+        }))?;
+        if let Read::Heard(outcome) = &read {
             (self.heard, self.asked) = (Instant::now(), false);
-            let frame = |header, payload: &[u8]| self.core.frame(header, payload);
-            if let Err(violation) = self.reader.read(buffer.filled(), frame) {
-                self.core.fail(violation);
-                self.failed = Some(violation);
+            if let Err(violation) = outcome {
+                self.core.fail(*violation);
+                self.failed = Some(*violation);
                 // For so long it may take to be told.
                 self.asked = true;
                 self.alarm.as_mut().reset(self.heard + self.settings.keepalive_timeout);
             }
-            Poll::Ready(Ok(Read::Some))
-        })
+        }
+        Poll::Ready(Ok(read))
     }
 
     /// Polls the calls that were woken or have room again.
@@ -138,6 +128,11 @@ where
         Poll::Pending
     }
 
+    /// How it ends, if it ends now.
+    fn outcome(&self) -> Result<(), Error> {
+        self.failed.map_or(Ok(()), |violation| Err(violation.into()))
+    }
+
     /// A client that lets answers to its pings pile up is not read before it reads.
     fn is_backlogged(&self) -> bool {
         self.core.out.len() > 2 * self.settings.output + SCRATCH_BYTES
@@ -145,7 +140,10 @@ where
 }
 
 enum Read {
-    Some,
+    /// These bytes were frames, or a violation.
+    Heard(Result<(), Violation>),
+    /// The connection has failed: whatever the client says.
+    Unheard,
     End,
 }
 
@@ -167,19 +165,13 @@ where
             let backlogged = this.is_backlogged();
             let read = if backlogged { Poll::Pending } else { this.poll_read(cx)? };
             if matches!(read, Poll::Ready(Read::End)) {
-                return Poll::Ready(this.failed.map_or(Ok(()), |violation| Err(violation.into())));
+                return Poll::Ready(this.outcome());
             }
             this.poll_calls();
             let written = this.poll_write(cx)?;
-            if written.is_ready() {
-                if let Some(violation) = this.failed {
-                    ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-                    return Poll::Ready(Err(violation.into()));
-                }
-                if this.core.is_over() {
-                    ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-                    return Poll::Ready(Ok(()));
-                }
+            if written.is_ready() && this.core.is_over() {
+                ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+                return Poll::Ready(this.outcome());
             }
             let again = read.is_ready()
                 || (backlogged && !this.is_backlogged())

@@ -65,8 +65,8 @@ enum Leaving {
     No,
     /// The client was asked to open no more streams, and may not have heard of it.
     Asked,
-    /// No stream with a larger id is served.
-    After(u32),
+    /// No more streams are opened.
+    Last,
 }
 
 impl<S, B> Core<S, B>
@@ -119,14 +119,14 @@ where
 
     /// Whether nothing more will happen here.
     pub fn is_over(&self) -> bool {
-        matches!(self.leaving, Leaving::After(_)) && self.calls.is_empty()
+        self.leaving == Leaving::Last && self.calls.is_empty()
     }
 
     /// Ends everything, and says why.
     pub fn fail(&mut self, violation: Violation) {
         self.calls.clear();
+        self.leaving = Leaving::Last;
         let last = self.last;
-        self.leaving = Leaving::After(last);
         self.out.write(|own| say::go_away(own, last, violation.code, violation.why));
     }
 
@@ -175,7 +175,7 @@ where
             kind::GOAWAY if payload.len() < 8 => Err(frame_size("a GOAWAY has less than eight bytes")),
             kind::GOAWAY => {
                 // It will open no more streams.
-                self.leaving = Leaving::After(self.last);
+                self.leaving = Leaving::Last;
                 Ok(())
             }
             kind::WINDOW_UPDATE => self.open_window(header.stream, word(payload)? & MAX_WINDOW),
@@ -186,16 +186,7 @@ where
 
     fn data(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
         self.known(header.stream)?;
-        let mut content = payload;
-        if header.has(flag::PADDED) {
-            let too_long = protocol("padding is longer than its frame");
-            let (padding, rest) = payload.split_first().ok_or(too_long)?;
-            content = rest
-                .len()
-                .checked_sub(usize::from(*padding))
-                .and_then(|len| rest.get(..len))
-                .ok_or(too_long)?;
-        }
+        let content = frame::unpadded(header, payload).ok_or(protocol("padding is longer than its frame"))?;
         let end = header.has(flag::END_STREAM);
         if content.is_empty() && !end {
             self.patience.spend()?;
@@ -205,9 +196,7 @@ where
         let Some(at) = self.position(header.stream) else {
             self.owe(header.length);
             if !self.ended_early.contains(&header.stream) {
-                self.out.write(|own| {
-                    frame::write_word(own, kind::RST_STREAM, header.stream, code::STREAM_CLOSED);
-                });
+                self.out.word(kind::RST_STREAM, header.stream, code::STREAM_CLOSED);
                 self.patience.spend()?;
             }
             return Ok(());
@@ -267,7 +256,7 @@ where
                 Ok(())
             }
             Err(code) => {
-                self.out.write(|own| frame::write_word(own, kind::RST_STREAM, stream, code));
+                self.out.word(kind::RST_STREAM, stream, code);
                 self.remember(stream);
                 self.patience.spend()
             }
@@ -277,7 +266,7 @@ where
     /// The call that a request is for. An error is the code to reset its stream with.
     fn call(&self, header: Header, head: Head) -> Result<Call<B>, u32> {
         let full = self.calls.len() >= self.settings.streams as usize;
-        if full || matches!(self.leaving, Leaving::After(_)) {
+        if full || self.leaving == Leaving::Last {
             return Err(code::REFUSED_STREAM);
         }
         let (waker, lister) = self.ready.waker(header.stream);
@@ -357,8 +346,8 @@ where
             return self.patience.spend();
         }
         if *payload == LEAVING && self.leaving == Leaving::Asked {
+            self.leaving = Leaving::Last;
             let last = self.last;
-            self.leaving = Leaving::After(last);
             self.out.write(|own| say::go_away(own, last, code::NO_ERROR, ""));
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-use crate::frame::Header;
+use crate::frame::{self, Header};
 
 /// Smaller payloads are copied: a slice of its own costs more.
 const SMALL: usize = 256;
@@ -44,6 +44,11 @@ impl Output {
         let before = self.own.len();
         write(&mut self.own);
         self.len += self.own.len() - before;
+    }
+
+    /// Adds a frame of one 32-bit word.
+    pub fn word(&mut self, kind: u8, stream: u32, word: u32) {
+        self.write(|own| frame::write_word(own, kind, stream, word));
     }
 
     /// Adds a frame.

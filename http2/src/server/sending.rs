@@ -151,7 +151,7 @@ where
 
     pub(super) fn reset(&mut self, at: usize, code: u32) {
         let stream = self.calls[at].0;
-        self.out.write(|own| frame::write_word(own, kind::RST_STREAM, stream, code));
+        self.out.word(kind::RST_STREAM, stream, code);
         if !self.calls[at].1.request.ended {
             self.remember(stream);
         }
@@ -181,7 +181,7 @@ where
         if call.request.owed > self.settings.stream_window / 2 && !call.request.ended {
             let owed = mem::take(&mut call.request.owed);
             call.request.window += owed;
-            self.out.write(|own| frame::write_word(own, kind::WINDOW_UPDATE, *stream, owed));
+            self.out.word(kind::WINDOW_UPDATE, *stream, owed);
         }
         self.owe(read);
     }
@@ -191,7 +191,7 @@ where
         if self.owed > self.settings.connection_window / 2 {
             let owed = mem::take(&mut self.owed);
             self.receive_window += owed;
-            self.out.write(|own| frame::write_word(own, kind::WINDOW_UPDATE, 0, owed));
+            self.out.word(kind::WINDOW_UPDATE, 0, owed);
         }
     }
 

@@ -1,7 +1,6 @@
 //! Moves bytes between a socket and a session.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
@@ -11,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use lean_http2::scratch;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream},
@@ -22,15 +22,8 @@ use super::{Error, Event, Status, StreamId, session::Session, tls::Tls};
 
 /// For how long a connection, with its handshake, may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What one read takes.
-const SCRATCH_BYTES: usize = 64 << 10;
 /// An output buffer that is larger than this is not kept.
 const KEPT_BYTES: usize = 512;
-
-thread_local! {
-    /// Where all connections of a thread read to: within a poll nobody else needs it.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
-}
 
 /// Where to connect to, and how.
 #[derive(Clone, Debug)]
@@ -182,15 +175,12 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Err(Error::Closed));
-            }
-            self.received += buffer.filled().len() as u64;
-            Poll::Ready(self.session.receive(buffer.filled()))
-        })
+        let Self { io, session, received, .. } = self;
+        let taken = ready!(scratch::poll_read(io, cx, |bytes| {
+            *received += bytes.len() as u64;
+            if bytes.is_empty() { Err(Error::Closed) } else { session.receive(bytes) }
+        }))?;
+        Poll::Ready(taken)
     }
 }
 
