@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use super::{
     Closed, Difference, ResourceType, Snapshot, StreamId,
-    interests::{BLOCK, Bits, Block, Interest, bits},
+    interests::{BLOCK, Bits, Block, Filter, Interest},
 };
 
 /// Of those that need not be woken, one in so many is all the same: nobody holds on to more than so many old snapshots.
@@ -204,8 +204,8 @@ impl Changed {
             return Self::Anything;
         }
         let bits = differences.iter().map(|difference| match difference {
-            Difference::Changed(resource) => bits(&resource.name),
-            Difference::Removed(name) => bits(name),
+            Difference::Changed(resource) => Bits::of(&resource.name),
+            Difference::Removed(name) => Bits::of(name),
         });
         Self::Assignments(bits.collect())
     }
@@ -231,9 +231,9 @@ impl Drop for Tether {
 
 impl Follower {
     /// The load assignments that the stream follows from now on; to be called before [`Self::newest`] gives the snapshot from
-    /// which they are answered. Costs time for each name, up to a bound.
-    pub fn follow<'a>(&self, everything: bool, names: impl ExactSizeIterator<Item = &'a str>) {
-        self.0.interest.set(everything, names);
+    /// which they are answered.
+    pub fn follow(&self, names: &Filter) {
+        self.0.interest.set(names);
         if !self.0.renewed.swap(true, Ordering::AcqRel) {
             self.0.feed.lock().renewed.lock().push(self.0.id);
         }
@@ -283,6 +283,12 @@ mod tests {
         Snapshot { epoch, endpoints: resources(endpoints), ..Snapshot::empty() }
     }
 
+    fn filter(names: &str) -> Filter {
+        let mut filter = Filter::default();
+        names.split_whitespace().enumerate().for_each(|(before, name)| filter.add(name, before));
+        filter
+    }
+
     fn is_told(follower: &Follower) -> bool {
         let told = follower.changed().now_or_never().is_some_and(|told| told.is_ok());
         follower.newest();
@@ -293,7 +299,7 @@ mod tests {
     fn crowd() -> (Feed, Vec<(Tether, Follower)>) {
         let mut feed = Feed::new(snapshot(1, "a=1 b=1 c=1"));
         let all: Vec<_> = (0..TURNS as u64 * 4).map(|id| feed.attach(StreamId(id))).collect();
-        all.iter().for_each(|(_, follower)| follower.follow(false, ["a", "b"].into_iter()));
+        all.iter().for_each(|(_, follower)| follower.follow(&filter("a b")));
         (feed, all)
     }
 
@@ -304,9 +310,9 @@ mod tests {
     #[test]
     fn only_those_that_see_the_change_are_woken() {
         let (mut feed, all) = crowd();
-        all[7].1.follow(false, ["a", "c"].into_iter());
-        all[8].1.follow(true, [].into_iter());
-        all[9].1.follow(false, (0..=MANY_NAMES).map(|_| "x").collect::<Vec<_>>().into_iter());
+        all[7].1.follow(&filter("a c"));
+        all[8].1.follow(&Filter::EVERYTHING);
+        all[9].1.follow(&filter(&"x ".repeat(MANY_NAMES + 1)));
         feed.turn = 20;
         feed.publish(snapshot(2, "a=1 b=1 c=2"));
         let woken: Vec<_> = (0..all.len()).filter(|i| is_told(&all[*i].1)).collect();
@@ -360,7 +366,7 @@ mod tests {
             let follower = &crowd[0].1;
             std::thread::scope(|threads| {
                 let following = threads.spawn(|| {
-                    follower.follow(false, ["a"].into_iter());
+                    follower.follow(&filter("a"));
                     follower.newest().epoch
                 });
                 feed.publish(snapshot(2, "a=2 b=1"));

@@ -18,12 +18,41 @@ const WORDS: usize = 16;
 pub const MANY_NAMES: usize = 200;
 
 /// A name's bits in a filter.
-pub type Bits = [usize; 2];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits([u16; 2]);
 
-/// The bits of this name.
-pub fn bits(name: &str) -> Bits {
-    let hash = xxh3_64(name.as_bytes());
-    [hash, hash >> 32].map(|half| half as usize % (WORDS * 64))
+impl Bits {
+    /// Of this name.
+    pub fn of(name: &str) -> Self {
+        let hash = xxh3_64(name.as_bytes());
+        Self([hash, hash >> 32].map(|half| half as u16 % (WORDS as u16 * 64)))
+    }
+
+    fn each(self) -> impl Iterator<Item = (usize, u64)> {
+        self.0.into_iter().map(|bit| (usize::from(bit) / 64, 1 << (bit % 64)))
+    }
+}
+
+/// A Bloom filter over names: that one is not there is certain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter([u64; WORDS]);
+
+impl Filter {
+    /// Holds whatever is asked for.
+    pub const EVERYTHING: Self = Self([u64::MAX; WORDS]);
+
+    /// Adds a name to so many others. With more than [`MANY_NAMES`] it cannot tell any more.
+    pub fn add(&mut self, name: &str, others: usize) {
+        if others >= MANY_NAMES {
+            *self = Self::EVERYTHING;
+        }
+        Bits::of(name).each().for_each(|(word, bit)| self.0[word] |= bit);
+    }
+
+    /// Whether a name with these bits may be there.
+    pub fn may_hold(&self, bits: Bits) -> bool {
+        bits.each().all(|(word, bit)| self.0[word] & bit != 0)
+    }
 }
 
 /// One stream's filter, written by the stream and read by the pipeline.
@@ -31,23 +60,15 @@ pub fn bits(name: &str) -> Bits {
 pub struct Interest([AtomicU64; WORDS]);
 
 impl Interest {
-    /// Follows everything, or these names, and nothing else. The order with other memory is the caller's business.
-    pub fn set<'a>(&self, everything: bool, names: impl ExactSizeIterator<Item = &'a str>) {
-        let mut words = [if everything || names.len() > MANY_NAMES { u64::MAX } else { 0 }; WORDS];
-        if words[0] == 0 {
-            for bit in names.flat_map(bits) {
-                words[bit / 64] |= 1 << (bit % 64);
-            }
-        }
-        for (word, value) in self.0.iter().zip(words) {
-            word.store(value, Relaxed);
-        }
+    /// Follows these names. The order with other memory is the caller's business.
+    pub fn set(&self, names: &Filter) {
+        self.0.iter().zip(names.0).for_each(|(word, value)| word.store(value, Relaxed));
     }
 
     /// Whether the stream may follow one of these names: no is certain.
     pub fn meets(&self, names: &[Bits]) -> bool {
-        let set = |bit: &usize| self.0[bit / 64].load(Relaxed) & (1 << (bit % 64)) != 0;
-        names.iter().any(|bits| bits.iter().all(set))
+        let set = |(word, bit): (usize, u64)| self.0[word].load(Relaxed) & bit != 0;
+        names.iter().any(|bits| bits.each().all(set))
     }
 }
 
@@ -76,7 +97,8 @@ impl Block {
 
     /// The places of those that may follow one of these names.
     pub fn meeting(&self, names: &[Bits]) -> impl Iterator<Item = usize> + use<> {
-        let mut streams = names.iter().fold(0, |found, [a, b]| found | self.0[*a] & self.0[*b]);
+        let row = |bit: u16| self.0[usize::from(bit)];
+        let mut streams = names.iter().fold(0, |found, Bits([a, b])| found | row(*a) & row(*b));
         std::iter::from_fn(move || {
             let place = streams.trailing_zeros() as usize;
             streams &= streams.wrapping_sub(1);
@@ -91,19 +113,23 @@ mod tests {
 
     use super::*;
 
-    fn interest(names: &[String]) -> Interest {
+    fn filter<'a>(names: impl IntoIterator<Item = &'a str>) -> Filter {
+        let mut filter = Filter::default();
+        names.into_iter().enumerate().for_each(|(before, name)| filter.add(name, before));
+        filter
+    }
+
+    fn interest(names: &Filter) -> Interest {
         let interest = Interest::default();
-        interest.set(false, names.iter().map(String::as_str));
+        interest.set(names);
         interest
     }
 
     #[test]
     fn everything_is_met() {
-        let (all, many, none) = (Interest::default(), Interest::default(), Interest::default());
-        all.set(true, [].into_iter());
-        many.set(false, (0..MANY_NAMES + 1).map(|_| "x"));
-        none.set(false, [].into_iter());
-        let found = [&all, &many, &none].map(|interest| interest.meets(&[bits("a")]));
+        let many = filter((0..MANY_NAMES + 1).map(|_| "x"));
+        let found = [Filter::EVERYTHING, many, Filter::default()]
+            .map(|names| interest(&names).meets(&[Bits::of("a")]));
         assert_eq!(found, [true, true, false]);
     }
 
@@ -115,13 +141,13 @@ mod tests {
             renewed in prop::collection::btree_map(0..BLOCK, prop::collection::vec("[a-d]{1,3}", 0..9), 0..9),
             changed in prop::collection::vec("[a-d]{1,3}", 1..4),
         ) {
-            let mut streams: Vec<_> = before.iter().map(|names| interest(names)).collect();
+            let mut streams: Vec<_> = before.iter().map(|names| interest(&filter(names.iter().map(String::as_str)))).collect();
             let mut block = Block::of(streams.iter());
             for (place, names) in &renewed {
-                streams[*place] = interest(names);
+                streams[*place] = interest(&filter(names.iter().map(String::as_str)));
                 block.put(*place, &streams[*place]);
             }
-            let names: Vec<_> = changed.iter().map(|name| bits(name)).collect();
+            let names: Vec<_> = changed.iter().map(|name| Bits::of(name)).collect();
             let expected: Vec<_> = (0..BLOCK).filter(|place| streams[*place].meets(&names)).collect();
             prop_assert_eq!(block.meeting(&names).collect::<Vec<_>>(), expected);
         }

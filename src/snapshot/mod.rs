@@ -14,6 +14,7 @@ mod set;
 pub use attachment::{Attacher, Attachment, Closed, Command, Nack, StreamId};
 pub use encoded::{Encoded, Version};
 pub use feed::{Feed, Follower, Tether};
+pub use interests::{Bits, Filter};
 pub use resources::{Difference, Resources};
 pub use set::ResourceSet;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Encoded, ResourceSet};
+use super::{Bits, Encoded, ResourceSet};
 
 /// The resources of one type for one class of proxies: a few layers with disjoint names (what it shares with many, and
 /// what is its workload's own), so that the large layers are shared between classes.
@@ -66,11 +66,11 @@ impl Resources {
 
     /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
     pub fn diff(&self, old: &Self) -> Vec<Difference> {
-        self.diff_of(old, |_| true)
+        self.diff_of(old, |_, _| true)
     }
 
     /// The same, of the names that are `wanted`.
-    pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str) -> bool) -> Vec<Difference> {
+    pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
         let empty = ResourceSet::default();
         let mut found = Vec::new();
         for i in 0..self.layers.len().max(old.layers.len()) {

@@ -13,7 +13,7 @@ use std::{
 
 use imbl::{OrdMap, Vector, ordmap::DiffItem};
 
-use super::Encoded;
+use super::{Bits, Encoded};
 
 /// So many changes are remembered. A stream that does not see them takes them in when it is its turn, at the latest after 512
 /// commits.
@@ -34,6 +34,7 @@ pub struct ResourceSet {
 #[derive(Clone, Debug)]
 struct Change {
     stamp: u64,
+    bits: Bits,
     name: Arc<str>,
 }
 
@@ -89,13 +90,13 @@ impl ResourceSet {
     }
 
     /// What may differ from `old`, of the names that are `wanted`, in the order of names.
-    pub(super) fn pairs<'a>(&'a self, old: &'a Self, wanted: impl Fn(&str) -> bool) -> Vec<Pair<'a>> {
+    pub(super) fn pairs<'a>(&'a self, old: &'a Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Pair<'a>> {
         if self.is_same(old) {
             return Vec::new();
         }
         if let Some(changes) = self.since(old) {
-            let mut names: Vec<&str> =
-                changes.map(|change| &*change.name).filter(|name| wanted(name)).collect();
+            let changes = changes.filter(|change| wanted(&change.name, change.bits));
+            let mut names: Vec<&str> = changes.map(|change| &*change.name).collect();
             names.sort_unstable();
             names.dedup();
             return names.into_iter().map(|name| (old.get(name), self.get(name))).collect();
@@ -106,7 +107,7 @@ impl ResourceSet {
             DiffItem::Remove(name, old) => (name, (Some(old), None)),
         };
         let all = old.resources.diff(&self.resources).map(pair);
-        all.filter(|(name, _)| wanted(name)).map(|(_, pair)| pair).collect()
+        all.filter(|(name, _)| wanted(name, Bits::of(name))).map(|(_, pair)| pair).collect()
     }
 
     /// The changes since `old`, if that is an earlier version of this set and all of them are remembered.
@@ -120,7 +121,8 @@ impl ResourceSet {
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
         }
-        self.recent.push_back(Change { stamp: STAMPS.fetch_add(1, Relaxed), name });
+        let (stamp, bits) = (STAMPS.fetch_add(1, Relaxed), Bits::of(&name));
+        self.recent.push_back(Change { stamp, bits, name });
     }
 }
 
@@ -172,7 +174,7 @@ mod tests {
             for (old, new) in [(&old, &new), (&aside, &new), (&new, &old), (&new, &aside)] {
                 let forgetful = |set: &ResourceSet| ResourceSet { recent: Vector::new(), ..set.clone() };
                 let (plain_old, plain_new) = (forgetful(old), forgetful(new));
-                let wanted = |name: &str| !name.ends_with('7');
+                let wanted = |name: &str, _| !name.ends_with('7');
                 prop_assert_eq!(
                     differing(new.pairs(old, wanted)),
                     differing(plain_new.pairs(&plain_old, wanted))

@@ -1,6 +1,6 @@
 //! Requests of Delta streams.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
@@ -48,14 +48,18 @@ impl Session {
             // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
             watch.want_named(shared, known(name));
         }
+        let mut dropped = BTreeSet::new();
         for name in &request.resource_names_unsubscribe {
             if name == "*" {
                 watch.subscription.wildcard = false;
                 watch.forget_wildcard();
-            } else if watch.subscription.names.contains(name.as_str()) {
-                Arc::make_mut(&mut watch.subscription.names).remove(name.as_str());
-                watch.forget(&name.as_str().into());
+            } else if let Some(name) = watch.subscription.names.get(name.as_str()) {
+                dropped.insert(name.clone());
             }
+        }
+        if !dropped.is_empty() {
+            Arc::make_mut(&mut watch.subscription.names).retain(|name| !dropped.contains(name));
+            dropped.iter().for_each(|name| watch.forget(name));
         }
         Ok(heard)
     }

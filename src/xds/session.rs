@@ -9,8 +9,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::{
     frame::{Frame, Protocol},
     kind::Kind,
-    nack, order,
-    subscription::SharedNames,
+    nack,
+    names::SharedNames,
+    order,
     watch::{InFlight, Step, Watch},
 };
 use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};

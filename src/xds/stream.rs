@@ -27,7 +27,7 @@ use super::{
 use crate::{
     grpc::{Messages, Outlet},
     model::node::Proxy,
-    snapshot::{Attachment, Nack, ResourceType, Snapshot},
+    snapshot::{Attachment, Filter, Nack, ResourceType, Snapshot},
 };
 
 /// Istio's agent reports its workload's health this way; it expects no answer.
@@ -343,9 +343,9 @@ impl<W: Wire> Stream<W> {
         let Some(attachment) = &self.attachment else { return };
         if kind == Kind::Snapshot(ResourceType::Endpoint) {
             let subscription = &self.session.watch(kind).subscription;
-            attachment
-                .snapshots()
-                .follow(subscription.wildcard, subscription.names.iter().map(|name| &**name));
+            let everything = subscription.wildcard;
+            let names = if everything { &Filter::EVERYTHING } else { subscription.names.filter() };
+            attachment.snapshots().follow(names);
         }
         self.take_snapshot();
     }

@@ -1,26 +1,26 @@
 //! What a stream wants of one type.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Weak},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use parking_lot::Mutex;
-use xxhash_rust::xxh3::Xxh3Default;
-
-/// Names of resources.
-pub type Names = BTreeSet<Arc<str>>;
+use super::names::Names;
 
 /// Names, or everything, or both. The rules of the two protocols for reaching this are in `delta` and `sotw`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// Everything that there is.
     pub wildcard: bool,
     /// Whether `*` or a name was ever asked for. From then on a request without names no longer means everything.
     pub explicit: bool,
     /// Asked for by name: each must be answered, whether it exists or not. Copied when it changes: most proxies ask for
-    /// the same, and share one set (see [`SharedNames`]).
+    /// the same, and share one set (see [`super::SharedNames`]).
     pub names: Arc<Names>,
+}
+
+impl Default for Subscription {
+    /// Nothing.
+    fn default() -> Self {
+        Self { wildcard: false, explicit: false, names: Names::none() }
+    }
 }
 
 impl Subscription {
@@ -52,39 +52,9 @@ impl Subscription {
         if !(removed.is_empty() && added.is_empty()) {
             let names = Arc::make_mut(&mut self.names);
             names.retain(|name| !removed.contains(name));
-            names.extend(added.iter().cloned());
+            added.iter().for_each(|name| names.insert(name.clone()));
         }
         Replaced { added, removed, grew }
-    }
-}
-
-/// The sets of names that streams ask for, each once.
-#[derive(Debug, Default)]
-pub struct SharedNames(Mutex<HashMap<u64, Weak<Names>>>);
-
-impl SharedNames {
-    /// Replaces a set by the one that others have, if it is equal. Takes time for each name.
-    pub fn share(&self, names: &mut Arc<Names>) {
-        if names.is_empty() {
-            return;
-        }
-        let mut hash = Xxh3Default::new();
-        for name in names.iter() {
-            hash.update(&name.len().to_le_bytes());
-            hash.update(name.as_bytes());
-        }
-        let key = hash.digest();
-        let mut known = self.0.lock();
-        match known.get(&key).and_then(Weak::upgrade) {
-            Some(other) if other == *names => *names = other,
-            Some(_) => {}
-            None => {
-                if known.len() == known.capacity() {
-                    known.retain(|_, names| names.strong_count() > 0);
-                }
-                known.insert(key, Arc::downgrade(names));
-            }
-        }
     }
 }
 
@@ -130,28 +100,6 @@ mod tests {
         assert!(s.is_empty(), "after names, an empty list is the end of the subscription");
         assert_eq!(replace(&mut s, &["*", "b"], true), (strings(&["b"]), vec![], true));
         assert!(s.covers("anything"));
-    }
-
-    #[test]
-    fn equal_sets_are_one_until_one_of_them_changes() {
-        let shared = SharedNames::default();
-        let mut all: Vec<Subscription> = (0..3).map(|_| Subscription::default()).collect();
-        for s in &mut all {
-            replace(s, &["a", "b"], false);
-            shared.share(&mut s.names);
-        }
-        assert!(Arc::ptr_eq(&all[0].names, &all[1].names) && Arc::ptr_eq(&all[1].names, &all[2].names));
-        replace(&mut all[1], &["a", "b", "c"], false);
-        assert!(!all[0].covers("c") && all[1].covers("c"));
-        replace(&mut all[1], &["a", "b"], false);
-        shared.share(&mut all[1].names);
-        assert!(Arc::ptr_eq(&all[0].names, &all[1].names));
-        for i in 0..1000 {
-            let mut other = Subscription::default();
-            replace(&mut other, &[&i.to_string()], false);
-            shared.share(&mut other.names);
-        }
-        assert!(shared.0.lock().len() < 100, "those that nobody has are forgotten");
     }
 
     #[test]

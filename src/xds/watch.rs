@@ -275,7 +275,9 @@ impl Watch {
             return everything;
         }
         let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
-        for difference in root.diff_of(&self.root, |name| self.covers(name)) {
+        // The names of collections stand for others.
+        let may_cover = |bits| everything || self.kind == LEDS || self.subscription.names.may_hold(bits);
+        for difference in root.diff_of(&self.root, |name, bits| may_cover(bits) && self.covers(name)) {
             let (name, gone) = match &difference {
                 Difference::Changed(resource) => (&resource.name, None),
                 Difference::Removed(name) => (name, self.root.get(name)),
