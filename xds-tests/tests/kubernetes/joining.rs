@@ -1,16 +1,77 @@
 //! Clusters that remote secrets register, while the control plane runs and a proxy is connected.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use ::landbridge::app::clusters::Place;
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
 use kube::api::DeleteParams;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use xds_tests::kubernetes::{cluster_test, secret_file};
+use xds_tests::kubernetes::{Cluster, cluster_test, secret_file};
 use xds_tests::landbridge;
 
 use super::world::{NAMESPACES, PATIENCE, SERVICE, World, login, secret, slice, two_clusters};
+
+/// As `/debug/clusterz` names the credentials in use.
+fn fingerprint(kubeconfig: &str) -> String {
+    let hash = digest(&SHA256, kubeconfig.as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Fifty rotations at random, each beside a change, of which each causes exactly one response, and a rotation none.
+async fn rotate_in_a_churn(east: &Cluster, west: &Cluster, world: &mut World, folder: &Path) -> Result<()> {
+    // A twin reads west by a flag, and so sees no rotation; whatever is sent has to be the same.
+    let mut twin = World::twin(east, west, folder).await?;
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let secrets = east.objects("v1", "Secret", Some("istio-system")).await?;
+    let mut names = vec!["remote"];
+    for i in 10..60 {
+        let at = || format!("rotation {} of seed {seed}", i - 9);
+        let account = ["first", "second"][random.random_range(0..2)];
+        let kubeconfig = login(west, account, Duration::from_secs(3600 + u64::from(i))).await?;
+        let gone = random.random_ratio(1, 5).then(|| names.remove(random.random_range(0..names.len())));
+        if names.is_empty() || random.random_ratio(1, 5) {
+            names.extend(["remote", "overlapping"].iter().find(|name| !names.contains(name)));
+        }
+        let rotate = async {
+            // Removed, overlapped or not, and perhaps made again.
+            if let Some(gone) = gone {
+                secrets.delete(gone, &DeleteParams::default()).await?;
+            }
+            for name in &names {
+                east.apply(&secret(name, &[("west", &kubeconfig)])?).await?;
+            }
+            anyhow::Ok(())
+        };
+        let changed = [east, west][random.random_range(0..2)];
+        let later = Duration::from_millis(random.random_range(0..30));
+        let change = async {
+            sleep(later).await;
+            changed.apply(&slice(i)).await
+        };
+        tokio::try_join!(rotate, change).with_context(at)?;
+        for world in [&mut *world, &mut twin] {
+            world.next(&format!("10.9.0.{i}")).await.with_context(at)?;
+        }
+        ensure!(world.assignment() == twin.assignment(), "{}: the twin was sent something else", at());
+        if random.random_ratio(1, 2) {
+            let new = fingerprint(&kubeconfig);
+            let used = |west: Option<&Value>| west.is_some_and(|west| west["credentials"] == new);
+            world.until("the new credentials are in use", used).await.with_context(at)?;
+        }
+    }
+    world.proxy.expect_nothing().await;
+    twin.proxy.expect_nothing().await;
+    let (sent, of_twin) = (world.everything().await?, twin.everything().await?);
+    ensure!(sent == of_twin, "after all rotations, seed {seed}:\n{sent:#?}\nand without any:\n{of_twin:#?}");
+    Ok(())
+}
 
 #[test]
 fn a_secret_joins_rotates_under_churn_survives_garbage_and_leaves() {
@@ -30,23 +91,7 @@ fn a_secret_joins_rotates_under_churn_survives_garbage_and_leaves() {
         ensure!(west_now["secretName"] == "istio-system/remote", "{west_now}");
         ensure!(west_now["server"].as_str().is_some_and(|s| s.contains(":6443")), "{west_now}");
 
-        // Each rotation beside a change: exactly one response for each change, and none for a rotation.
-        for i in 10..40 {
-            let account = if i % 2 == 0 { "second" } else { "first" };
-            let kubeconfig = login(&west, account, hour + Duration::from_secs(i.into())).await?;
-            let other = [("remote", "overlapping"), ("overlapping", "remote")][usize::from(i / 10 % 2)];
-            east.apply(&secret(other.0, &[("west", &kubeconfig)])?).await?;
-            if i % 10 == 5 {
-                // Removed, overlapped or not, and made again.
-                let secrets = east.objects("v1", "Secret", Some("istio-system")).await?;
-                secrets.delete(other.0, &DeleteParams::default()).await?;
-                east.apply(&secret(other.1, &[("west", &kubeconfig)])?).await?;
-            }
-            let changed = if i % 3 == 0 { &west } else { &east };
-            changed.apply(&slice(i)).await?;
-            world.next(&format!("10.9.0.{i}")).await.with_context(|| format!("rotation {i}"))?;
-        }
-        world.proxy.expect_nothing().await;
+        rotate_in_a_churn(&east, &west, &mut world, &folder).await?;
 
         // The last credentials are in use, and those before them are not needed: their account is gone, and every connection.
         let secrets = east.objects("v1", "Secret", Some("istio-system")).await?;

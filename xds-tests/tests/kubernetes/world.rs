@@ -69,6 +69,14 @@ pub fn slice(i: u8) -> String {
     )
 }
 
+fn options() -> Options {
+    let mut options = Options::new(Protocol::Delta, "client");
+    if let Some(node) = &mut options.node {
+        node.id = "sidecar~10.1.0.10~client.production~production.svc.cluster.local".into();
+    }
+    options
+}
+
 /// A control plane of `east`, and a proxy that asked for the endpoints of a service of both clusters.
 pub struct World {
     pub admin: String,
@@ -83,6 +91,22 @@ impl World {
         let path = folder.join("east.kubeconfig");
         secret_file(&path, &east.kubeconfig(east.admin())?)?;
         Self::serve(Place::Kubeconfig(path), folder).await
+    }
+
+    /// Another control plane of `east`, which reads `west` by a kubeconfig file that never changes.
+    pub async fn twin(east: &Cluster, west: &Cluster, folder: &std::path::Path) -> Result<Self> {
+        let folder = folder.join("twin");
+        std::fs::create_dir_all(&folder)?;
+        let file = async |name: &str, cluster: &Cluster| {
+            let path = folder.join(name);
+            secret_file(&path, &cluster.kubeconfig(cluster.admin())?)?;
+            anyhow::Ok(Place::Kubeconfig(path))
+        };
+        let (own, other) = (file("east.kubeconfig", east).await?, file("west.kubeconfig", west).await?);
+        Self::serve_with(own, &folder, |config| {
+            config.clusters.insert("west".into(), other);
+        })
+        .await
     }
 
     pub async fn serve(east: Place, folder: &std::path::Path) -> Result<Self> {
@@ -106,11 +130,7 @@ impl World {
             ensure!(Instant::now() < until, "not ready");
             sleep(Duration::from_millis(20)).await;
         }
-        let mut options = Options::new(Protocol::Delta, "client");
-        if let Some(node) = &mut options.node {
-            node.id = "sidecar~10.1.0.10~client.production~production.svc.cluster.local".into();
-        }
-        let mut proxy = Client::connect(grpc, options).await?;
+        let mut proxy = Client::connect(grpc, options()).await?;
         proxy.request(KIND, &[EDS]).await;
         let first = proxy.expect_ack(KIND, &[EDS]).await;
         let last = first.get(EDS).context("an assignment")?.to_vec();
@@ -162,6 +182,31 @@ impl World {
         self.proxy.ack(&response).await;
         self.last = response.get(EDS).context("the assignment")?.to_vec();
         Ok(())
+    }
+
+    /// The last assignment.
+    pub fn assignment(&self) -> &[u8] {
+        &self.last
+    }
+
+    /// What a proxy is sent that comes anew: each resource of the types that do not hold its own certificate.
+    pub async fn everything(&self) -> Result<BTreeMap<(Kind, String), Vec<u8>>> {
+        let mut proxy = Client::connect(self.grpc, options()).await?;
+        let mut all = BTreeMap::new();
+        for (kind, names) in [
+            (ResourceType::Cluster, &[][..]),
+            (ResourceType::Endpoint, &[EDS][..]),
+            (ResourceType::Listener, &[][..]),
+            (ResourceType::Route, &["80"][..]),
+        ] {
+            let kind = Kind::Snapshot(kind);
+            proxy.request(kind, names).await;
+            let response = proxy.expect(kind).await;
+            proxy.ack(&response).await;
+            ensure!(!response.resources.is_empty(), "{kind:?}: nothing was sent");
+            all.extend(response.resources.into_iter().map(|(name, bytes)| ((kind, name), bytes)));
+        }
+        Ok(all)
     }
 
     pub fn has(&self, address: &str) -> bool {
