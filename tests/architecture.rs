@@ -94,7 +94,9 @@ fn sources() -> Vec<(String, PathBuf, String)> {
                 relative.components().next().expect("a file has a name").as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
             let is_test = path.file_stem().is_some_and(|name| name == "tests")
-                || relative.components().any(|part| part.as_os_str() == "oracle");
+                || relative
+                    .components()
+                    .any(|part| part.as_os_str() == "oracle" || part.as_os_str() == "tests");
             if !is_test && !matches!(module.as_str(), "lib" | "main") {
                 let text = fs::read_to_string(&path).expect("sources are UTF-8");
                 let code: Vec<_> = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect();

@@ -45,7 +45,8 @@ use crate::{
     authn::{
         Authenticator,
         dev_issuer::DevIssuer,
-        jwks::{Jwks, Source as JwksSource},
+        jwks::{Fetching, Jwks, Source as KeySource},
+        metrics::AuthnMetrics,
     },
     ca::{
         metrics::CaMetrics,
@@ -115,9 +116,11 @@ pub struct Config {
     pub monitoring_addr: SocketAddr,
     /// Accept tokens of the development issuer.
     pub dev_token_issuer: bool,
-    /// Where an issuer's keys are, and its name.
-    pub jwks: Option<(String, String)>,
-    /// Accepted audiences of tokens.
+    /// Issuers of tokens beside the API servers of clusters.
+    pub token_issuers: Vec<TokenIssuer>,
+    /// The authorities of the servers that have their keys; none: the system's.
+    pub jwks_ca_file: Option<PathBuf>,
+    /// Accepted audiences of tokens, where their issuer has none of its own.
     pub token_audiences: Vec<String>,
     /// Lifetime of workload certificates.
     pub workload_cert_ttl: Duration,
@@ -147,6 +150,17 @@ pub struct Config {
     pub shutdown_duration: Duration,
 }
 
+/// An issuer of tokens.
+#[derive(Clone, Debug)]
+pub struct TokenIssuer {
+    /// The `iss` of its tokens.
+    pub name: String,
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// The audiences that are accepted in its tokens.
+    pub audiences: Option<Vec<String>>,
+}
+
 /// So many batches may wait for the pipeline before sources have to.
 const QUEUED_BATCHES: usize = 1024;
 
@@ -158,6 +172,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let mut metrics = Registry::default();
     let xds_metrics = XdsMetrics::register(&mut metrics);
     let ca_metrics = CaMetrics::register(&mut metrics);
+    let authn_metrics = AuthnMetrics::register(&mut metrics);
     let streams = Arc::new(Streams::default());
     memory::spawn(Arc::downgrade(&streams));
     let (ready, is_ready) = watch::channel(false);
@@ -277,7 +292,8 @@ pub async fn serve(config: Config) -> Result<()> {
         let prober = Prober::new(authority.clone(), identity, inspector, gateways, dead);
         tasks.spawn("probes of gateways", prober.run());
     }
-    let authenticator = authenticator(&config, &trust_domain)?.with_reviewers(Arc::new(api_servers));
+    let authenticator =
+        authenticator(&config, &trust_domain, authn_metrics)?.with_reviewers(Arc::new(api_servers));
     let authenticator = Arc::new(authenticator);
     tasks.spawn("keys of token issuers", run_authenticator(authenticator.clone()));
 
@@ -389,13 +405,17 @@ fn registry_settings(config: &Config) -> RegistrySettings {
     }
 }
 
-fn authenticator(config: &Config, trust_domain: &str) -> Result<Authenticator> {
+fn authenticator(config: &Config, trust_domain: &str, metrics: AuthnMetrics) -> Result<Authenticator> {
     let mut authenticator = Authenticator::new(trust_domain, config.token_audiences.clone());
-    if let Some((place, issuer)) = &config.jwks {
-        let source: JwksSource =
-            place.parse().map_err(|reason: String| anyhow!("--jwks {place}: {reason}"))?;
-        let keys = Jwks::from_source(source).with_context(|| format!("--jwks {place} cannot be used"))?;
-        authenticator = authenticator.with_issuer(issuer, keys);
+    let fetching = Fetching { ca_file: config.jwks_ca_file.clone(), metrics };
+    for TokenIssuer { name, keys, audiences } in &config.token_issuers {
+        if keys.is_plain() {
+            warn!(issuer = %name, source = %keys,
+                "the keys of a token issuer come in plain text: whoever can change them on their way can be any workload; use https");
+        }
+        let keys = Jwks::from_source(keys.clone(), fetching.clone())
+            .map_err(|reason| anyhow!("the keys of token issuer {name} cannot be fetched: {reason}"))?;
+        authenticator = authenticator.with_issuer(name, audiences.clone(), keys);
     }
     if config.dev_token_issuer {
         warn!(

@@ -1,7 +1,10 @@
-//! The keys of an issuer, kept fresh from a file or a URL. What was read last stays good when the source fails.
+//! The keys of an issuer, kept fresh from a file, a URL or the issuer's OpenID configuration. What was read last stays good
+//! when the source fails.
+
+mod discovery;
+mod source;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +13,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::source::Reader;
+pub use self::source::{Fetching, Source};
 use super::jwt::{KeySet, Token, TokenError};
 
-/// A key set of a large issuer has a few KiB.
-const MAX_BYTES: usize = 1024 * 1024;
 /// A file costs nothing to look at.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
 /// Kubernetes keeps the old key valid for a day after a rotation; unknown keys cause a look at once.
@@ -21,21 +24,11 @@ const URL_INTERVAL: Duration = Duration::from_secs(300);
 /// The shortest time between two fetches that tokens with unknown keys can cause: anybody can send such tokens.
 const MIN_GAP: Duration = Duration::from_secs(2);
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where the keys come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A file with a JSON Web Key Set.
-    File(PathBuf),
-    /// An address that serves one.
-    Url(String),
-}
 
 /// The keys of an issuer.
 pub struct Jwks {
     current: ArcSwapOption<KeySet>,
-    source: Option<(Source, reqwest::Client)>,
+    reader: Option<Reader>,
     attempts: Mutex<Attempts>,
 }
 
@@ -47,55 +40,25 @@ struct Attempts {
     content: Vec<u8>,
 }
 
-// === impl Source ===
-
-impl std::str::FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once("://") {
-            Some(("https" | "http", _)) => Ok(Self::Url(text.to_owned())),
-            Some((scheme, _)) => Err(format!("`{scheme}` is not http, https or a file's path")),
-            None if text.is_empty() => Err("an address or a file's path is needed".to_owned()),
-            None => Ok(Self::File(text.into())),
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
-        }
-    }
-}
-
 // === impl Jwks ===
 
 impl Jwks {
     /// Keys that never change.
     pub fn fixed(keys: KeySet) -> Self {
-        Self { current: ArcSwapOption::from_pointee(keys), source: None, attempts: Mutex::default() }
+        Self { current: ArcSwapOption::from_pointee(keys), reader: None, attempts: Mutex::default() }
     }
 
-    /// Keys from a source; read by [`Jwks::run`], or when the first token comes. Fails only when no HTTP client can be made.
-    pub fn from_source(source: Source) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build()?;
-        Ok(Self {
-            current: ArcSwapOption::empty(),
-            source: Some((source, client)),
-            attempts: Mutex::default(),
-        })
+    /// Keys from a source; read by [`Jwks::run`], or when the first token comes. Fails where the CA file cannot be used, or no
+    /// HTTP client can be made; the error says why.
+    pub fn from_source(source: Source, fetching: Fetching) -> Result<Self, String> {
+        let reader = Some(Reader::new(source, fetching)?);
+        Ok(Self { current: ArcSwapOption::empty(), reader, attempts: Mutex::default() })
     }
 
     /// Reads the source for ever: at its interval, and after a failure sooner, with a back-off.
     pub async fn run(&self) {
-        let Some((source, _)) = &self.source else { return };
-        let interval = match source {
-            Source::File(_) => FILE_INTERVAL,
-            Source::Url(_) => URL_INTERVAL,
-        };
+        let Some(Reader { source, .. }) = &self.reader else { return };
+        let interval = if source.is_file() { FILE_INTERVAL } else { URL_INTERVAL };
         loop {
             let pause = match self.refresh(Instant::now(), |_| Duration::ZERO).await {
                 Ok(()) => interval,
@@ -124,30 +87,41 @@ impl Jwks {
         let _ = self.refresh(asked, |failures| if failures > 0 { back_off(failures) } else { MIN_GAP }).await;
         match self.current.load_full() {
             Some(keys) => keys.verify(token).map(|()| keys),
-            None => Err(TokenError::NoKeys(self.attempts.lock().await.last_error.clone())),
+            None => {
+                let reason = self.attempts.lock().await.last_error.clone();
+                let reason = if reason.is_empty() { "they were not read yet".to_owned() } else { reason };
+                Err(TokenError::NoKeys(reason))
+            }
         }
     }
 
     /// Reads the source, unless that was done since `asked` or less than `gap` (of the number of failures) ago. Many
     /// callers at once cause one read. `Err` holds the number of failures in a row.
     async fn refresh(&self, asked: Instant, gap: impl Fn(u32) -> Duration) -> Result<(), u32> {
-        let Some((source, client)) = &self.source else { return Ok(()) };
+        let Some(reader @ Reader { source, metrics, .. }) = &self.reader else { return Ok(()) };
         let mut attempts = self.attempts.lock().await;
         let gap = gap(attempts.failures);
         if attempts.last.is_some_and(|last| last >= asked || last.elapsed() < gap) {
             return if attempts.failures > 0 { Err(attempts.failures) } else { Ok(()) };
         }
-        let read = read(source, client).await;
+        // Now, too: whoever asked may go away before the answer is there, and ask again.
+        attempts.last = Some(Instant::now());
+        let read = reader.read().await;
         attempts.last = Some(Instant::now());
         let parsed = read.and_then(|content| {
             if content == attempts.content && attempts.failures == 0 {
                 return Ok(None);
             }
-            KeySet::parse(&content).map(|keys| Some((content, keys)))
+            let keys = KeySet::parse(&content).map_err(|reason| format!("{source}: {reason}"))?;
+            Ok(Some((content, keys)))
         });
+        if !source.is_file() {
+            metrics.fetched(parsed.is_ok());
+        }
         match parsed {
             Ok(new) => {
                 attempts.failures = 0;
+                metrics.read(source.to_string());
                 if let Some((content, keys)) = new {
                     info!(%source, ?keys, "token issuer's keys read");
                     self.current.store(Some(Arc::new(keys)));
@@ -157,7 +131,6 @@ impl Jwks {
             }
             Err(error) => {
                 attempts.failures = attempts.failures.saturating_add(1);
-                let error = format!("{source}: {error}");
                 let keeps = if self.current.load().is_some() {
                     "the keys read before stay in use"
                 } else {
@@ -173,46 +146,9 @@ impl Jwks {
 
 impl fmt::Debug for Jwks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.source.as_ref().map(|(source, _)| source.to_string());
+        let source = self.reader.as_ref().map(|reader| reader.source.to_string());
         f.debug_struct("Jwks").field("source", &source).field("keys", &*self.current.load()).finish()
     }
-}
-
-async fn read(source: &Source, client: &reqwest::Client) -> Result<Vec<u8>, String> {
-    match source {
-        Source::File(path) => {
-            let content = tokio::fs::read(path).await.map_err(|error| error.to_string())?;
-            if content.len() > MAX_BYTES { Err(too_long()) } else { Ok(content) }
-        }
-        Source::Url(url) => {
-            let response = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-            let mut response = response.map_err(describe)?;
-            let mut content = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(describe)? {
-                content.extend_from_slice(&chunk);
-                if content.len() > MAX_BYTES {
-                    return Err(too_long());
-                }
-            }
-            Ok(content)
-        }
-    }
-}
-
-fn too_long() -> String {
-    "more than 1 MiB: that is no key set".to_owned()
-}
-
-/// The cause is what helps ("connection refused", "certificate has expired"), and reqwest keeps it inside.
-fn describe(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// 1, 2, 4 … 60 seconds.

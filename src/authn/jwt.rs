@@ -87,7 +87,7 @@ pub enum TokenError {
         algorithm: String,
     },
     /// The issuer's keys were never read.
-    #[error("the issuer's keys are not available: {0}")]
+    #[error("the issuer's keys are not available: {0}; this is tried again by itself")]
     NoKeys(String),
     /// The signature is not the key's.
     #[error("the signature is not the issuer's")]

@@ -4,17 +4,20 @@
 //! TLS peer certificate --peer_cert--+
 //!                                   +--> Authenticator --> Peer { identity, method } --> authorize_node
 //! authorization: Bearer --jwt-------+
-//!                         ^ jwks: keys of an issuer, from a file or a URL, or of the development issuer
-//!                         ^ review: the API server of the caller's cluster, where no such issuer made the token
+//!                         ^ jwks: keys of an issuer, from a file, a URL or by OpenID discovery, or of the development issuer
+//!                         ^ review: the API server of the caller's cluster, where no such issuer vouches for the token
 //! ```
 //!
 //! The plaintext port authenticates nobody: its streams are [`Peer::plaintext`] and get no secrets.
 
 pub mod dev_issuer;
+mod error;
 pub mod jwks;
 pub mod jwt;
+pub mod metrics;
 pub mod peer_cert;
 pub mod review;
+pub mod rule;
 mod verified;
 
 use std::sync::Arc;
@@ -22,13 +25,13 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use time::OffsetDateTime;
-use tonic::Status;
 
 use crate::model::identity::{Spiffe, SpiffeError};
+pub use error::{AuthnError, Forbidden};
 use jwks::Jwks;
 use jwt::{Expected, TokenError};
 pub use peer_cert::PeerCertificate;
-use review::{ReviewError, Reviewers};
+use review::Reviewers;
 use verified::{Account, Verified, Voucher};
 
 /// The gRPC metadata key in which Istio's agents name their cluster.
@@ -70,49 +73,9 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Issuer {
     name: String,
+    /// A token has to be meant for one of these.
+    audiences: Vec<String>,
     keys: Jwks,
-}
-
-/// Why a peer is not authenticated. The text goes to the client: it never holds a credential.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthnError {
-    /// Nothing to check.
-    #[error(
-        "no credential: send `authorization: Bearer TOKEN` with a service-account token, or a client certificate with a SPIFFE id"
-    )]
-    Missing,
-    /// The `authorization` metadata is there but holds no bearer token.
-    #[error("the `authorization` metadata is not one `Bearer TOKEN`")]
-    Malformed,
-    /// The token is refused.
-    #[error("token refused: {0}")]
-    Token(#[from] TokenError),
-    /// The token is refused by who can tell.
-    #[error("token refused: {0}")]
-    Review(#[from] ReviewError),
-    /// The client certificate is refused, and there is no token.
-    #[error("client certificate refused: {0}")]
-    Certificate(String),
-    /// Both are refused.
-    #[error("client certificate refused: {certificate}; token refused: {token}")]
-    Both {
-        /// Why not the certificate.
-        certificate: String,
-        /// Why not the token.
-        token: Box<AuthnError>,
-    },
-}
-
-/// Why an authenticated peer may not be the node that it says it is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "authorization failed: {identity} may not be a proxy with {field} `{claimed}`: the node's metadata must name the credential's {expected}"
-)]
-pub struct Forbidden {
-    identity: String,
-    field: &'static str,
-    claimed: String,
-    expected: String,
 }
 
 // === impl Peer ===
@@ -169,9 +132,11 @@ impl Authenticator {
         }
     }
 
-    /// Accepts tokens of another issuer: `name` is their `iss`.
-    pub fn with_issuer(mut self, name: &str, keys: Jwks) -> Self {
-        self.issuers.push(Issuer { name: name.to_owned(), keys });
+    /// Accepts tokens of another issuer: `name` is their `iss`. Without `audiences` of its own, those of [`Authenticator::new`]
+    /// are good. Several issuers may have the same name: a token is good if one of them vouches for it.
+    pub fn with_issuer(mut self, name: &str, audiences: Option<Vec<String>>, keys: Jwks) -> Self {
+        let audiences = audiences.unwrap_or_else(|| self.audiences.clone());
+        self.issuers.push(Issuer { name: name.to_owned(), audiences, keys });
         self
     }
 
@@ -179,10 +144,10 @@ impl Authenticator {
     pub fn with_dev_issuer(self, issuer: &dev_issuer::DevIssuer) -> Self {
         let keys = jwt::KeySet::parse(issuer.jwks().as_bytes())
             .expect("the development issuer's own key set is valid");
-        self.with_issuer(dev_issuer::ISSUER, Jwks::fixed(keys))
+        self.with_issuer(dev_issuer::ISSUER, None, Jwks::fixed(keys))
     }
 
-    /// Has tokens of all other issuers reviewed by API servers.
+    /// Has tokens for which no issuer vouches reviewed by API servers.
     pub fn with_reviewers(mut self, reviewers: Arc<dyn Reviewers>) -> Self {
         self.reviewers = Some(reviewers);
         self
@@ -265,28 +230,50 @@ impl Authenticator {
         }
     }
 
-    /// Believes nothing that was not signed by a known issuer or reviewed by an API server.
+    /// Believes nothing that was not signed by a known issuer or reviewed by an API server. In istiod's order: an issuer may have
+    /// the name of a cluster's, which signs with other keys or for other audiences (behaviour 1.4).
     async fn verify(&self, token: &str, headers: &HeaderMap, now: i64) -> Result<Account, AuthnError> {
         let token = jwt::inspect(token)?;
-        let issuer = self.issuers.iter().find(|issuer| token.issuer.as_deref() == Some(&issuer.name));
-        if let (None, Some(reviewers)) = (issuer, &self.reviewers)
-            && !reviewers.clusters().is_empty()
-        {
-            return self.review(reviewers.as_ref(), &token, claimed_cluster(headers), now).await;
+        let mut refused = None;
+        for issuer in self.issuers.iter().filter(|issuer| token.issuer.as_deref() == Some(&issuer.name)) {
+            match self.check(issuer, &token, now).await {
+                Ok(account) => return Ok(account),
+                Err(error) => refused = Some(AuthnError::from(error)),
+            }
         }
-        let issuer = issuer.ok_or_else(|| TokenError::Issuer {
-            claimed: jwt::shorten(token.issuer.as_deref().unwrap_or("none")),
-            expected: match &self.issuers[..] {
-                [] => "no issuer is configured (--jwks, --jwt-issuer, --dev-token-issuer)".to_owned(),
-                issuers => issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(" or "),
-            },
-        })?;
-        let keys = issuer.keys.verify(&token).await?;
-        let account = jwt::check_claims(&token, &Expected { audiences: &self.audiences, now })?;
+        let reviewers = self.reviewers.as_deref().filter(|reviewers| !reviewers.clusters().is_empty());
+        match (refused, reviewers) {
+            (None, None) => Err(self.unknown_issuer(&token).into()),
+            (Some(refused), None) => Err(refused),
+            (refused, Some(reviewers)) => {
+                let reviewed = self.review(reviewers, &token, claimed_cluster(headers), now).await;
+                reviewed.map_err(|error| match (refused, error) {
+                    (Some(token), AuthnError::Review(review)) => {
+                        AuthnError::Neither { token: Box::new(token), review }
+                    }
+                    (_, error) => error,
+                })
+            }
+        }
+    }
+
+    async fn check(&self, issuer: &Issuer, token: &jwt::Token<'_>, now: i64) -> Result<Account, TokenError> {
+        let keys = issuer.keys.verify(token).await?;
+        let account = jwt::check_claims(token, &Expected { audiences: &issuer.audiences, now })?;
         let identity = Spiffe::new(&self.trust_domain, account.namespace, account.name)
             .map_err(|error: SpiffeError| TokenError::Subject { reason: error.to_string() })?;
         let (cluster_id, voucher) = (token.cluster_id.clone(), Voucher::Keys(keys));
         Ok(Account { identity, cluster_id, good_until: account.good_until, voucher })
+    }
+
+    fn unknown_issuer(&self, token: &jwt::Token<'_>) -> TokenError {
+        TokenError::Issuer {
+            claimed: jwt::shorten(token.issuer.as_deref().unwrap_or("none")),
+            expected: match &self.issuers[..] {
+                [] => "no issuer is configured (--jwt-issuer, --jwt-rule, --dev-token-issuer)".to_owned(),
+                issuers => issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(" or "),
+            },
+        }
     }
 
     async fn review(
@@ -330,33 +317,6 @@ fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     // The scheme's case does not matter (RFC 9110 11.1).
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
-}
-
-// === impl AuthnError ===
-
-impl From<AuthnError> for Status {
-    fn from(error: AuthnError) -> Self {
-        Self::unauthenticated(format!("authentication failure: {error}"))
-    }
-}
-
-// === impl Forbidden ===
-
-impl Forbidden {
-    fn new(identity: &Spiffe, field: &'static str, claimed: &str, expected: &str) -> Self {
-        Self {
-            identity: identity.to_string(),
-            field,
-            claimed: jwt::shorten(claimed),
-            expected: jwt::shorten(expected),
-        }
-    }
-}
-
-impl From<Forbidden> for Status {
-    fn from(error: Forbidden) -> Self {
-        Self::permission_denied(error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
+use tonic::Status;
 
 use super::*;
 use dev_issuer::{DevIssuer, Subject};
@@ -218,6 +219,37 @@ async fn other_tokens_are_reviewed_by_the_callers_cluster() {
     assert!(ask(&token, "").await.unwrap_err().contains("`east`, which is not registered"));
     clusters.known.lock().push("east".to_owned());
     assert!(ask(&token, "").await.is_ok());
+}
+
+/// The same name for an issuer of ours and of a cluster: either may vouch.
+#[tokio::test]
+async fn a_token_that_its_issuer_refuses_is_reviewed() {
+    let (_dir, issuer, _) = mk_authenticator();
+    let known = parking_lot::Mutex::new(vec!["east".to_owned(), "west".to_owned()]);
+    let clusters = Arc::new(TwoClusters { known, asked: Default::default() });
+    let keys = || jwks::Jwks::fixed(jwt::KeySet::parse(issuer.jwks().as_bytes()).unwrap());
+    let (other, _other_dir) = {
+        let (dir, other, _) = mk_authenticator();
+        (jwks::Jwks::fixed(jwt::KeySet::parse(other.jwks().as_bytes()).unwrap()), dir)
+    };
+    let authenticator = Authenticator::new("cluster.local", vec!["istio-ca".to_owned()])
+        .with_issuer(dev_issuer::ISSUER, None, other)
+        .with_issuer(dev_issuer::ISSUER, Some(vec!["mesh".to_owned()]), keys())
+        .with_reviewers(clusters.clone());
+    let ask = async |audience: &str, cluster: &str| {
+        let bearer = ("authorization", format!("Bearer {}", mk_token(&issuer, audience, None)));
+        let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
+        let peer = authenticator.authenticate(&nobody(), &metadata).await;
+        peer.map(|peer| peer.cluster_id).map_err(|error| error.to_string())
+    };
+    assert_eq!(ask("mesh", "east").await, Ok(None), "the second of the name vouches");
+    assert_eq!(ask("istio-ca", "east").await, Ok(Some("east".to_owned())), "the API server vouches");
+    let said = ask("istio-ca", "west").await.unwrap_err();
+    for part in
+        ["audience istio-ca does not include mesh", "; and the API server of cluster `west` did not review"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -20,4 +20,5 @@ pub mod service_map;
 mod stale_cluster;
 pub mod table;
 pub mod token;
+mod token_issuers;
 mod yaml;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr, path::PathBuf,
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
-use super::{bytes, duration, mcs::McsArgs, stale_cluster};
+use super::{bytes, duration, mcs::McsArgs, stale_cluster, token_issuers::TokenIssuerArgs};
 use crate::{
     app::{self, Config, clusters::Place},
     model::ClusterId,
@@ -76,12 +76,8 @@ pub struct ServeArgs {
     /// Accept tokens of `landbridge token`, signed with a key in the state directory. For development.
     #[arg(long, env = "LANDBRIDGE_DEV_TOKEN_ISSUER")]
     dev_token_issuer: bool,
-    /// Keys of the issuer of service-account tokens: a file, or an https URL.
-    #[arg(long, env = "LANDBRIDGE_JWKS", requires = "jwt_issuer")]
-    jwks: Option<String>,
-    /// The `iss` of those tokens.
-    #[arg(long, env = "TOKEN_ISSUER")]
-    jwt_issuer: Option<String>,
+    #[command(flatten)]
+    token_issuers: TokenIssuerArgs,
     /// A token has to be meant for one of these.
     #[arg(long, env = "TOKEN_AUDIENCES", value_delimiter = ',', default_value = "istio-ca")]
     token_audiences: Vec<String>,
@@ -174,8 +170,7 @@ impl ServeArgs {
             http_addr,
             monitoring_addr,
             dev_token_issuer,
-            jwks,
-            jwt_issuer,
+            token_issuers,
             token_audiences,
             workload_cert_ttl,
             max_workload_cert_ttl,
@@ -202,6 +197,7 @@ impl ServeArgs {
                 "--workload-cert-ttl is greater than --max-workload-cert-ttl; lower the one or raise the other"
             );
         }
+        let (token_issuers, jwks_ca_file) = token_issuers.resolve()?;
         let config = Config {
             cluster_id,
             clusters,
@@ -221,7 +217,8 @@ impl ServeArgs {
             http_addr,
             monitoring_addr,
             dev_token_issuer,
-            jwks: jwks.zip(jwt_issuer),
+            token_issuers,
+            jwks_ca_file,
             token_audiences,
             workload_cert_ttl,
             max_workload_cert_ttl,
