@@ -8,6 +8,8 @@ CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 # Warnings are errors here and not in the source: a newer compiler must still build a release.
 STRICT := -D warnings
+# One build for all that measures: another choice of packages would be other features, and compiled again.
+RELEASE := $(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins --bench instructions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,17 +39,18 @@ test-kubernetes: ## only the tests with real Kubernetes API servers
 
 bench: ## the figures, each beside its floor, into target/bench/report.md (ONLY=fanout one scenario, LONG=1 full lengths)
 	@scripts/setup.sh rust
-	$(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins
+	$(RELEASE)
 	@target/release/bench run $(if $(ONLY),--only $(ONLY)) $(if $(LONG),--long)
 
 instructions: ## count the instructions of the hot paths under callgrind; fails at 5 % over the baseline (BLESS=1 moves it)
 	@scripts/setup.sh rust
-	$(CARGO) run --release --locked -p bench-suite -- instructions $(if $(BLESS),--bless)
+	$(RELEASE)
+	@target/release/bench instructions $(if $(BLESS),--bless)
 
 SOAK_MINUTES ?= 60
 soak: ## churn with faults for an hour (SOAK_MINUTES=10): killed servers, lost clusters, storms
 	@scripts/setup.sh rust
-	$(CARGO) build --release --locked -p landbridge -p xds-load -p bench-suite --bins
+	$(RELEASE)
 	@target/release/bench soak --minutes $(SOAK_MINUTES)
 
 demo: ## two clouds of real Envoys failing over by themselves (KEEP=1 leaves them up)

@@ -8,7 +8,6 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use super::gatewayz::word;
 use crate::{
     gateways::health::{Health, Liveness},
     model::endpoint::NetworkGateway,
@@ -63,7 +62,7 @@ impl Collector for ProbedGateways {
         self.encode(&mut encoder, (name, help, MetricType::Gauge), "state", |health| {
             let states = [Liveness::Alive, Liveness::Dead, Liveness::Unknown];
             let gauge = |state| ConstGauge::new(i64::from(state == health.liveness));
-            states.map(|state| (word(state), gauge(state))).into()
+            states.map(|state| (state.word(), gauge(state))).into()
         })?;
         let name = "landbridge_gateway_latency_seconds";
         let help = "A moving average of how long a gateway takes to answer a probe";

@@ -53,15 +53,6 @@ pub struct Gateway {
     pub problem: Option<String>,
 }
 
-/// `alive`, `dead` or `unknown`.
-pub fn word(liveness: Liveness) -> &'static str {
-    match liveness {
-        Liveness::Unknown => "unknown",
-        Liveness::Alive => "alive",
-        Liveness::Dead => "dead",
-    }
-}
-
 /// Every gateway, by network, cluster and address.
 pub async fn gatewayz(State(admin): State<AdminState>, params: Asked) -> Answer {
     let tables = admin.inspector.ask(|state| Tables::of(&state.index)).await;
@@ -80,7 +71,7 @@ pub async fn gatewayz(State(admin): State<AdminState>, params: Asked) -> Answer 
                 host: gateway.host.as_ref().map(ToString::to_string),
                 port: gateway.port,
                 services: routes.services,
-                state: word(Liveness::Unknown).to_owned(),
+                state: Liveness::Unknown.word().to_owned(),
                 ..Gateway::default()
             };
             let why = gateway.host.as_ref().and_then(|host| admin.unresolved.why(host));
@@ -117,7 +108,7 @@ fn with_health(shown: Gateway, health: &Health, isolated: bool) -> Gateway {
         format!("{why}{}", if unknown { ours } else { "" })
     });
     Gateway {
-        state: word(health.liveness).to_owned(),
+        state: health.liveness.word().to_owned(),
         since_seconds: Some(Instant::now().saturating_duration_since(health.since).as_secs()),
         handshake: health.proven,
         latency_ms: health.latency.map(milliseconds),

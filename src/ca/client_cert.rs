@@ -16,7 +16,6 @@ use rustls::{
     sign::SingleCertAndKey,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{
@@ -48,8 +47,7 @@ impl MeshClient {
         let authority = self.authority.borrow().clone();
         let mut made = self.made.lock();
         if let Some((cached, config)) = &*made
-            && cached.renew_at > OffsetDateTime::now_utc()
-            && Arc::ptr_eq(&cached.authority, &authority)
+            && cached.is_fresh(&authority)
         {
             return Ok(config.clone());
         }

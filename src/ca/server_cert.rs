@@ -70,10 +70,19 @@ struct ServerCert {
 #[derive(Clone)]
 pub(super) struct Cached {
     /// Who signed it.
-    pub(super) authority: Arc<Authority>,
+    authority: Arc<Authority>,
     pub(super) key: Arc<CertifiedKey>,
     /// Half of its life is over.
-    pub(super) renew_at: OffsetDateTime,
+    renew_at: OffsetDateTime,
+}
+
+// === impl Cached ===
+
+impl Cached {
+    /// Whether it is of this authority and in the first half of its life.
+    pub(super) fn is_fresh(&self, authority: &Arc<Authority>) -> bool {
+        self.renew_at > OffsetDateTime::now_utc() && Arc::ptr_eq(&self.authority, authority)
+    }
 }
 
 // === impl ServerCert ===
@@ -95,8 +104,7 @@ impl ServerCert {
     fn current(&self) -> Arc<CertifiedKey> {
         let authority = self.authority.borrow().clone();
         let mut cached = self.cached.lock();
-        let is_fresh = cached.renew_at > OffsetDateTime::now_utc();
-        if !is_fresh || !Arc::ptr_eq(&cached.authority, &authority) {
+        if !cached.is_fresh(&authority) {
             match issue(authority, &self.sans) {
                 Ok(renewed) => *cached = renewed,
                 Err(error) => {

@@ -40,6 +40,17 @@ pub enum Liveness {
     Dead,
 }
 
+impl Liveness {
+    /// `alive`, `dead` or `unknown`: as in metrics and on pages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Alive => "alive",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// How a probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -18,13 +18,16 @@ pub mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::pending,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
@@ -37,7 +40,7 @@ use crate::{
     ca::{Authority, client_cert::MeshClient},
     index::Networks,
     model::{endpoint::NetworkGateway, identity::Spiffe},
-    pipeline::Inspector,
+    pipeline::{Inspector, State},
 };
 
 /// So many probes are under way at most.
@@ -126,6 +129,7 @@ impl Prober {
         let mut look = look_at(&inspector, Instant::now(), true);
         loop {
             let due = board.next().filter(|_| flights.len() < AT_ONCE);
+            let due = due.map(|due| sleep_until(due.into()));
             tokio::select! {
                 seen = &mut look => {
                     looks += 1;
@@ -141,7 +145,7 @@ impl Prober {
                     publish(&dead, &board);
                     shown.show(&board);
                 }
-                () = until(due) => {
+                Some(()) = OptionFuture::from(due) => {
                     let room = AT_ONCE - flights.len();
                     for probe in board.begin(Instant::now(), room, rand::random) {
                         let sni = snis.get(&probe.gateway).and_then(Snis::current);
@@ -172,23 +176,24 @@ impl Prober {
 }
 
 fn look_at(inspector: &Inspector, at: Instant, routes: bool) -> BoxFuture<'static, Option<Seen>> {
+    ask_at(inspector, at, move |state| Seen {
+        networks: state.index.networks().clone(),
+        tables: routes.then(|| Tables::of(&state.index)),
+    })
+}
+
+/// Asks the pipeline at its time.
+fn ask_at<T: Send + 'static>(
+    inspector: &Inspector,
+    at: Instant,
+    question: impl FnOnce(&State) -> T + Send + 'static,
+) -> BoxFuture<'static, Option<T>> {
     let inspector = inspector.clone();
     async move {
         sleep_until(at.into()).await;
-        let ask = move |state: &crate::pipeline::State| Seen {
-            networks: state.index.networks().clone(),
-            tables: routes.then(|| Tables::of(&state.index)),
-        };
-        inspector.ask(ask).await
+        inspector.ask(question).await
     }
     .boxed()
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => pending().await,
-    }
 }
 
 /// Keeps asking for what is asked for now, if that is still there. One address may be a gateway of several networks.

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, OptionFuture},
+    stream::FuturesUnordered,
+};
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep_until};
 use tracing::{info, warn};
@@ -94,18 +98,19 @@ impl Resolver {
         let mut names = Names::remember(read(&file));
         let mut hosts = HostNames::new();
         let mut flights: FuturesUnordered<BoxFuture<'static, (Arc<str>, Answer)>> = FuturesUnordered::new();
-        let mut look = look_at(&inspector, Instant::now());
+        let look_at = |at| super::ask_at(&inspector, at, |state| state.index.networks().host_names());
+        let mut look = look_at(Instant::now());
         loop {
-            let due = names.next();
+            let due = names.next().map(|due| sleep_until(due.into()));
             tokio::select! {
                 seen = &mut look => {
-                    look = look_at(&inspector, Instant::now() + LOOK);
+                    look = look_at(Instant::now() + LOOK);
                     // A pipeline that does not answer has not lost its gateways.
                     let Some(seen) = seen.filter(|seen| *seen != hosts) else { continue };
                     hosts = seen;
                     names.follow(&hosts.keys().cloned().collect(), Instant::now());
                 }
-                () = super::until(due) => {
+                Some(()) = OptionFuture::from(due) => {
                     for host in names.ask(Instant::now()) {
                         let answer = lookup(host.clone());
                         flights.push(async move { (host, answer.await) }.boxed());
@@ -133,15 +138,6 @@ impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Resolver")
     }
-}
-
-fn look_at(inspector: &Inspector, at: Instant) -> BoxFuture<'static, Option<HostNames>> {
-    let inspector = inspector.clone();
-    async move {
-        sleep_until(at.into()).await;
-        inspector.ask(|state| state.index.networks().host_names()).await
-    }
-    .boxed()
 }
 
 /// Names at each cluster whose gateways they are what does not resolve.

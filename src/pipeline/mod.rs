@@ -26,8 +26,12 @@ use std::{
 };
 
 pub use classes::Classes;
+use futures::future::OptionFuture;
 pub use layers::{Layers, Rejection};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep_until,
+};
 use tracing::{debug, info};
 
 use self::staleness::Staleness;
@@ -106,44 +110,24 @@ impl State {
 
     /// Takes in changes and publishes what follows from them. The heart of landbridge, and the unit of its tests.
     pub fn apply(&mut self, changes: Vec<Change>, event: Instant) {
-        let started = Instant::now();
         self.totals.batches += 1;
         self.totals.changes += changes.len() as u64;
-        let delta = self.index.update(changes);
-        if !delta.is_empty() {
-            self.commit(&delta, event);
-        }
-        self.totals.busy += started.elapsed().as_secs_f64();
+        self.take_in(event, |index| index.update(changes));
     }
 
     /// Does something to the endpoints of clusters that are away, or were.
     pub fn treat(&mut self, treatments: Vec<(ClusterId, Treatment)>, event: Instant) {
-        let started = Instant::now();
-        let delta = self.index.treat(treatments);
-        if !delta.is_empty() {
-            self.commit(&delta, event);
-        }
-        self.totals.busy += started.elapsed().as_secs_f64();
+        self.take_in(event, |index| index.treat(treatments));
     }
 
     /// Takes in which gateways are dead: what lies behind them comes after all else.
     pub fn set_dead_gateways(&mut self, dead: Arc<BTreeSet<SocketAddr>>, event: Instant) {
-        let started = Instant::now();
-        let delta = self.index.set_dead_gateways(dead);
-        if !delta.is_empty() {
-            self.commit(&delta, event);
-        }
-        self.totals.busy += started.elapsed().as_secs_f64();
+        self.take_in(event, |index| index.set_dead_gateways(dead));
     }
 
     /// Takes in what the host names of gateways mean.
     pub fn set_gateway_addresses(&mut self, addresses: Arc<Addresses>, event: Instant) {
-        let started = Instant::now();
-        let delta = self.index.set_gateway_addresses(addresses);
-        if !delta.is_empty() {
-            self.commit(&delta, event);
-        }
-        self.totals.busy += started.elapsed().as_secs_f64();
+        self.take_in(event, |index| index.set_gateway_addresses(addresses));
     }
 
     /// Takes in what a stream says.
@@ -163,10 +147,16 @@ impl State {
         }
     }
 
-    fn commit(&mut self, delta: &Delta, event: Instant) {
-        let touched = self.layers.rebuild(&self.index, delta, &mut self.totals);
-        self.classes.publish(&touched, &self.layers, event);
-        self.classes.move_streams(&delta.proxies, &self.index, &mut self.layers, &mut self.totals);
+    /// Changes the tables, builds what this made dirty, and publishes it.
+    fn take_in(&mut self, event: Instant, change: impl FnOnce(&mut Index) -> Delta) {
+        let started = Instant::now();
+        let delta = change(&mut self.index);
+        if !delta.is_empty() {
+            let touched = self.layers.rebuild(&self.index, &delta, &mut self.totals);
+            self.classes.publish(&touched, &self.layers, event);
+            self.classes.move_streams(&delta.proxies, &self.index, &mut self.layers, &mut self.totals);
+        }
+        self.totals.busy += started.elapsed().as_secs_f64();
     }
 }
 
@@ -220,6 +210,7 @@ impl Pipeline {
     /// Runs until every sender of changes and commands is gone.
     pub async fn run(mut self) {
         loop {
+            let due = self.staleness.next().map(|due| sleep_until(due.into()));
             // Whoever is chosen: neither a storm of proxies nor a flood of changes makes the other wait.
             tokio::select! {
                 Some(inspection) = self.inspections.recv() => inspection(&self.state),
@@ -227,7 +218,7 @@ impl Pipeline {
                 Some(batch) = self.changes.recv() => self.on_batch(batch),
                 Ok(()) = self.dead_gateways.changed() => self.on_dead_gateways(),
                 Ok(()) = self.gateway_addresses.changed() => self.on_gateway_addresses(),
-                () = until(self.staleness.next()), if self.staleness.next().is_some() => self.on_due(),
+                Some(()) = OptionFuture::from(due) => self.on_due(),
                 else => return,
             }
         }
@@ -317,13 +308,6 @@ impl Pipeline {
                 self.state.command(command);
             }
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }
 
