@@ -10,6 +10,7 @@ mod failover;
 mod fixture;
 mod joining;
 mod lab;
+mod latency;
 mod leading;
 mod link;
 mod outages;
