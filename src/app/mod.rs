@@ -93,6 +93,8 @@ pub struct Config {
     pub stale_clusters: StalePolicies,
     /// Whether the gateways of networks are probed.
     pub probe_gateways: bool,
+    /// Whether Events say at objects what is wrong with them.
+    pub events: bool,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
     /// The system namespace: of the mesh's configuration, remote secrets, the authority's Secret and Leases.
@@ -205,6 +207,7 @@ pub async fn serve(config: Config) -> Result<()> {
         terms: Terms::default(),
         metrics: WriterMetrics::register(&mut metrics),
         notices: clusters.sources().notices().clone(),
+        problems: config.events.then(|| clusters.sources().clone()),
     });
     clusters.write_with(writing.clone());
     for (cluster, place) in &config.clusters {

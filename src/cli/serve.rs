@@ -41,6 +41,9 @@ pub struct ServeArgs {
     /// healthy.
     #[arg(long, env = "LANDBRIDGE_PROBE_GATEWAYS", default_value_t = true, action = clap::ArgAction::Set)]
     probe_gateways: bool,
+    /// Say at objects what is wrong with them, as Kubernetes Events: `kubectl describe` shows these.
+    #[arg(long, env = "LANDBRIDGE_EVENTS", default_value_t = true, action = clap::ArgAction::Set)]
+    events: bool,
     /// What kubeconfigs in remote secrets may do although it is dangerous: `exec` runs the programs that they name.
     #[arg(long, env = "PILOT_INSECURE_MULTICLUSTER_KUBECONFIG_OPTIONS", value_delimiter = ',', value_enum)]
     insecure_remote_kubeconfig_options: Vec<Insecure>,
@@ -159,6 +162,7 @@ impl ServeArgs {
             remote_cluster_timeout,
             stale_cluster,
             probe_gateways,
+            events,
             insecure_remote_kubeconfig_options,
             namespace,
             pod_name,
@@ -204,6 +208,7 @@ impl ServeArgs {
             remote_cluster_timeout: Some(remote_cluster_timeout).filter(|t| !t.is_zero()),
             stale_clusters: stale_cluster::policies(stale_cluster)?,
             probe_gateways,
+            events,
             remote_kubeconfigs: Allowed {
                 exec: insecure_remote_kubeconfig_options.iter().any(|o| matches!(o, Insecure::Exec)),
             },

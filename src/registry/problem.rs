@@ -10,7 +10,10 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{notices::Notices, remote::Joined};
+use super::{
+    notices::Notices,
+    remote::{Joined, Member},
+};
 use crate::model::{ClusterId, change::ClusterState};
 
 /// How bad it is.
@@ -258,6 +261,41 @@ impl Sources {
     /// A copy of all, by cluster.
     pub fn reports(&self) -> Vec<SourceReport> {
         self.sources.lock().values().map(SourceStatus::report).collect()
+    }
+
+    /// Everything that is wrong with what there is in a cluster.
+    pub fn problems(&self, cluster: &ClusterId) -> Vec<Problem> {
+        let source = self.sources.lock().get(cluster).cloned();
+        let mut all = source.map_or_else(Vec::new, |source| source.0.lock().problems.clone());
+        let others = self.joined.problems().into_iter().chain(self.notices.all());
+        all.extend(others.filter(|problem| *problem.cluster == *cluster.0));
+        all
+    }
+
+    /// What is wrong with the clusters that remote secrets name, at these secrets of the own cluster: they are not read, because what
+    /// the secret says leads nowhere or is not accepted there.
+    pub fn problems_of_members(&self, own: &ClusterId) -> Vec<Problem> {
+        let members = self.joined.members();
+        let sources = self.sources.lock();
+        let of_member = |(cluster, member): (&ClusterId, &Member)| {
+            let report = sources.get(cluster)?.0.lock();
+            if report.state == ClusterState::Synced {
+                return None;
+            }
+            let bad = |problem: &&Problem| problem.object.is_none() && problem.severity == Severity::Error;
+            // What an API server says tells more than that some connection broke, which is said first.
+            let Problem { reason, remedy, .. } = report.problems.iter().rfind(bad)?;
+            let (namespace, name) = member.secret.split_once('/')?;
+            Some(Problem::of_object(
+                &own.0,
+                Some(format!("{namespace}/Secret/{name}")),
+                format!("data.{cluster}"),
+                Severity::Error,
+                format!("the cluster is not read: {reason}"),
+                remedy.as_str(),
+            ))
+        };
+        members.iter().filter_map(of_member).collect()
     }
 
     /// The clusters that remote secrets name.

@@ -244,7 +244,7 @@ fn lease(object: &Value) -> Result<Lease, Failure> {
 }
 
 /// As Kubernetes writes its `MicroTime`.
-fn micros(at: SystemTime) -> String {
+pub(super) fn micros(at: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
     OffsetDateTime::from(at).format(&format).unwrap_or_default()
 }

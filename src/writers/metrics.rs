@@ -32,11 +32,27 @@ pub enum Outcome {
 
 const OUTCOMES: [Outcome; 3] = [Outcome::Written, Outcome::Repaired, Outcome::Failed];
 
+/// What became of something that an Event was to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// By a new Event.
+    Written,
+    /// By one that was there, which counts it.
+    Repeated,
+    /// It was not: tried again later.
+    Failed,
+    /// It was not, because there is too much to say.
+    LeftOut,
+}
+
+const TOLD: [Told; 4] = [Told::Written, Told::Repeated, Told::Failed, Told::LeftOut];
+
 /// Counters of all clusters.
 #[derive(Clone, Debug, Default)]
 pub struct WriterMetrics {
     leads: Family<Cluster, Gauge>,
     root_certs: Family<Written, Counter>,
+    events: Family<Written, Counter>,
 }
 
 // === impl WriterMetrics ===
@@ -45,12 +61,17 @@ impl WriterMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { leads, root_certs } = metrics.clone();
+        let Self { leads, root_certs, events } = metrics.clone();
         registry.register("landbridge_is_leader", "1 where this replica writes to the cluster", leads);
         registry.register(
             "landbridge_root_cert_configmaps",
             "ConfigMaps istio-ca-root-cert, by what was done",
             root_certs,
+        );
+        registry.register(
+            "landbridge_events",
+            "What Events say at objects that are not applied, or not as a whole, by what became of it",
+            events,
         );
         metrics
     }
@@ -65,11 +86,19 @@ impl WriterMetrics {
         self.root_certs.get_or_create(&written(cluster, outcome)).inc();
     }
 
+    /// Events were to say so much.
+    pub fn told(&self, cluster: &ClusterId, told: Told, count: u64) {
+        self.events.get_or_create(&of_event(cluster, told)).inc_by(count);
+    }
+
     /// A cluster is not written to any more.
     pub fn forget(&self, cluster: &ClusterId) {
         self.leads.remove(&Cluster { cluster: cluster.to_string() });
         for outcome in OUTCOMES {
             self.root_certs.remove(&written(cluster, outcome));
+        }
+        for told in TOLD {
+            self.events.remove(&of_event(cluster, told));
         }
     }
 }
@@ -79,6 +108,16 @@ fn written(cluster: &ClusterId, outcome: Outcome) -> Written {
         Outcome::Written => "written",
         Outcome::Repaired => "repaired",
         Outcome::Failed => "failed",
+    };
+    Written { cluster: cluster.to_string(), result }
+}
+
+fn of_event(cluster: &ClusterId, told: Told) -> Written {
+    let result = match told {
+        Told::Written => "written",
+        Told::Repeated => "repeated",
+        Told::Failed => "failed",
+        Told::LeftOut => "left_out",
     };
     Written { cluster: cluster.to_string(), result }
 }

@@ -5,6 +5,7 @@
 //!    Lease landbridge-leader <--> election: do it --> Standing: leads until --.
 //!                                 lease: the rules (pure)                     v
 //!    namespaces, ConfigMaps, roots, selectors --> root_certs: what is due (pure) --> keeper: write it
+//!    what is wrong with objects ----------------> events: say it there
 //! ```
 //!
 //! Readers never wait for any of this, and what fails here is said at the cluster (`Notices`) and hurts nothing else.
@@ -13,6 +14,7 @@
 //! monotonic clock; others take the Lease only after they saw it unchanged for fifteen, by theirs.
 
 mod election;
+mod events;
 mod keeper;
 mod lease;
 pub mod metrics;
@@ -27,12 +29,12 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{election::Election, keeper::Keeper, metrics::WriterMetrics};
+use self::{election::Election, events::Reporter, keeper::Keeper, metrics::WriterMetrics};
 pub use self::{election::Standing, lease::Terms};
 use crate::{
     model::ClusterId,
     registry::{
-        Discovery, Notices,
+        Discovery, Notices, Sources,
         kubernetes::{Access, Failure},
     },
 };
@@ -59,6 +61,8 @@ pub struct Writer {
     pub metrics: WriterMetrics,
     /// Where problems are said.
     pub notices: Notices,
+    /// What is wrong with objects, to be said there as Events; none: no Events are written.
+    pub problems: Option<Sources>,
 }
 
 impl Writer {
@@ -102,6 +106,7 @@ impl Writer {
         self.metrics.forget(cluster);
         self.notices.set(cluster, election::TOPIC, Vec::new());
         self.notices.set(cluster, keeper::TOPIC, Vec::new());
+        self.notices.set(cluster, events::TOPIC, Vec::new());
     }
 
     /// Stands for election and writes while elected, until `stop`.
@@ -122,8 +127,17 @@ impl Writer {
                 }
                 self.metrics.leads(cluster, true);
                 tracing::info!(%cluster, "this replica writes to the cluster");
+                let report = async {
+                    match &self.problems {
+                        Some(sources) => {
+                            Reporter::new(self, cluster, access, standing.subscribe()).run(sources).await;
+                        }
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     () = Keeper::new(self, cluster, access, standing.subscribe()).run() => {}
+                    () = report => {}
                     () = deposed(standing.subscribe()) => {}
                 }
                 self.metrics.leads(cluster, false);

@@ -139,6 +139,15 @@ impl Client {
         json(&collect(answer, MAX_ANSWER, patience).await?)
     }
 
+    /// Makes some fields of an object what they are in `fields`, as `kubectl patch --type merge` does; with the object as it is now.
+    pub async fn merge(&self, path: &str, fields: &Value, patience: Duration) -> Result<Value, Failure> {
+        let request = Request::patch(format!("{path}?fieldManager=landbridge"))
+            .header(header::ACCEPT, JSON)
+            .header(header::CONTENT_TYPE, "application/merge-patch+json");
+        let answer = self.send(request, Body::from(fields.to_string().into_bytes()), patience).await?;
+        json(&collect(answer, MAX_ANSWER, patience).await?)
+    }
+
     /// Makes an object what it should be, if it is still the version that is written in it; with the object as it is now.
     pub async fn put(&self, path: &str, object: &Value, patience: Duration) -> Result<Value, Failure> {
         let request = Request::put(path).header(header::ACCEPT, JSON).header(header::CONTENT_TYPE, JSON);

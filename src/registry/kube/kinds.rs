@@ -105,9 +105,39 @@ pub fn resources(config_cluster: bool, mcs: bool) -> impl Iterator<Item = Resour
     EVERYWHERE.iter().chain(config).chain(mcs).copied()
 }
 
+/// What is read of an object of a Secret's name, besides remote secrets.
+const SECRET: Resource = Resource::core(Kind::RemoteSecret, "secrets", Which::All, Need::Allowed);
+
+/// The collection that an object of a kind is in; kinds as [`crate::registry::Problem`] writes them.
+pub fn of_kind(kind: &str) -> Option<Resource> {
+    let of = |resource: &Resource| format!("{:?}", resource.kind) == kind;
+    resources(true, true).find(of).or((kind == "Secret").then_some(SECRET))
+}
+
 // === impl Resource ===
 
 impl Resource {
+    /// What Kubernetes calls its objects.
+    pub fn kubernetes_kind(&self) -> String {
+        match self.kind {
+            Kind::MeshConfig => "ConfigMap".to_owned(),
+            Kind::RemoteSecret => "Secret".to_owned(),
+            kind => format!("{kind:?}"),
+        }
+    }
+
+    /// A version of the collection as objects name it, and the path to list one object of it; none if there are no more versions.
+    pub fn one(&self, version: usize, namespace: &str, name: &str) -> Option<(String, String)> {
+        let version = self.versions.get(version)?;
+        let Self { group, plural, .. } = self;
+        let (api, version) = match *group {
+            "" => (format!("/api/{version}"), (*version).to_owned()),
+            _ => (format!("/apis/{group}/{version}"), format!("{group}/{version}")),
+        };
+        let namespace = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}/") };
+        Some((version, format!("{api}/{namespace}{plural}?fieldSelector=metadata.name%3D{name}&limit=1")))
+    }
+
     /// The path of a version of the collection; none if there are no more versions.
     pub fn path(&self, version: usize, root_namespace: &str) -> Option<String> {
         let version = self.versions.get(version)?;
@@ -167,6 +197,17 @@ mod tests {
         let of = |version| rule.path(version, "istio-system");
         assert_eq!(of(2).as_deref(), Some("/apis/networking.istio.io/v1alpha3/destinationrules?"));
         assert_eq!((of(3), rule.name().as_str()), (None, "destinationrules.networking.istio.io"));
+        let one = |kind, version| of_kind(kind).and_then(|r| r.one(version, "a", "b"));
+        let rule = "/apis/networking.istio.io/v1beta1/namespaces/a/destinationrules?fieldSelector=metadata.name%3Db&limit=1";
+        assert_eq!(
+            one("DestinationRule", 1),
+            Some(("networking.istio.io/v1beta1".to_owned(), rule.to_owned()))
+        );
+        for kind in ["Secret", "RemoteSecret"] {
+            let secret = "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Db&limit=1";
+            assert_eq!(one(kind, 0), Some(("v1".to_owned(), secret.to_owned())));
+        }
+        assert!(one("DestinationRule", 3).is_none() && of_kind("Lease").is_none());
         assert!(resources(false, false).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
     }
 }

@@ -28,6 +28,7 @@ mod keep;
 mod kinds;
 mod kubeconfig;
 mod lines;
+mod named;
 mod probe;
 mod secret;
 mod selection;
@@ -43,6 +44,7 @@ pub use self::{
     failure::{Failure, Refusal},
     follow::{Seen, follow},
     kubeconfig::{Allowed, KubeconfigError, Unusable, from_context, from_file, from_secret, in_cluster},
+    named::{Named, Reference},
     secret::{SecretData, follow_secret},
     selection::{Discovery, Selectors},
     source::{Access, Deaf, KubeSource, Timing},

@@ -249,7 +249,7 @@ fn a_holder_with_another_clock_is_neither_robbed_nor_waited_for() {
 }
 
 /// What the reader of west lacks for Leases.
-const LEASES: &str = "
+pub const LEASES: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: leader, namespace: istio-system}
@@ -266,7 +266,7 @@ subjects:
 ";
 
 /// And for ConfigMaps.
-const MAPS: &str = "
+pub const MAPS: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: root-certs}

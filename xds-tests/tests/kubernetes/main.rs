@@ -6,6 +6,7 @@ mod authority;
 mod charts;
 mod credentials;
 mod crossing;
+mod events;
 mod failover;
 mod fixture;
 mod joining;

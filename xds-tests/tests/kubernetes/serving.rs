@@ -61,6 +61,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         max_workload_cert_ttl: Duration::from_secs(7200),
         custom_hosts: Vec::new(),
         probe_gateways: false,
+        events: true,
         failover_by_default: true,
         mcs: Mcs::default(),
         enable_vhds: true,

@@ -23,7 +23,7 @@ const KIND: Kind = Kind::Snapshot(ResourceType::Endpoint);
 pub const NAMESPACES: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n";
 pub const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: backend, namespace: production}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n";
 
-const READERS: &str = "
+pub const READERS: &str = "
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: first, namespace: istio-system}

@@ -75,6 +75,12 @@ istio: pilot
   resources: [configmaps]
   resourceNames: [istio-ca-root-cert]
   verbs: [get, list, watch, patch]
+{{- if .Values.events.enabled }}
+# What is wrong with objects is said at them.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
 {{- end }}
 
 {{/* Which replica writes; in istio-system only. */}}

@@ -166,6 +166,10 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
     ("delete", "", "pods", "", "production", false),
     ("create", "", "serviceaccounts/token", "", "istio-system", false),
     ("update", "networking.istio.io", "destinationrules", "", "production", false),
+    ("create", "events.k8s.io", "events", "", "production", true),
+    ("patch", "events.k8s.io", "events", "payment.1", "production", true),
+    ("list", "events.k8s.io", "events", "", "production", false),
+    ("delete", "events.k8s.io", "events", "payment.1", "production", false),
     ("escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", false),
 ];
 
@@ -181,6 +185,7 @@ const OF_READERS: &[Right] = &[
     ("create", "", "configmaps", "", "production", false),
     ("create", "coordination.k8s.io", "leases", "", "istio-system", false),
     ("update", "", "services", "backend", "production", false),
+    ("create", "events.k8s.io", "events", "", "production", false),
 ];
 
 /// Asks the API server's authorizer, as the account.
