@@ -9,7 +9,7 @@ use crate::{
     xds::{Authenticate, Peer},
 };
 
-/// By client certificate, then by token.
+/// By client certificate, by token, by the word of a trusted gateway.
 pub struct ByCredentials(pub Arc<Authenticator>);
 
 impl Authenticate for ByCredentials {
@@ -19,7 +19,7 @@ impl Authenticate for ByCredentials {
         peer: &'a Peer,
     ) -> BoxFuture<'a, Result<authn::Peer, String>> {
         async move {
-            let found = self.0.authenticate(&peer.certificate, headers).await;
+            let found = self.0.authenticate(&peer.certificate, Some(peer.address.ip()), headers).await;
             found.map_err(|error| error.to_string())
         }
         .boxed()

@@ -44,6 +44,7 @@ use crate::{
     authn::{
         Authenticator,
         dev_issuer::DevIssuer,
+        gateways::TrustedGateways,
         jwks::{Fetching, Jwks, Source as KeySource},
         metrics::AuthnMetrics,
     },
@@ -123,6 +124,8 @@ pub struct Config {
     pub jwks_ca_file: Option<PathBuf>,
     /// Accepted audiences of tokens, where their issuer has none of its own.
     pub token_audiences: Vec<String>,
+    /// Gateways whose word on their clients' certificates counts.
+    pub trusted_gateways: TrustedGateways,
     /// Lifetime of workload certificates.
     pub workload_cert_ttl: Duration,
     /// The longest that may be asked for.
@@ -407,7 +410,11 @@ fn registry_settings(config: &Config) -> RegistrySettings {
 }
 
 fn authenticator(config: &Config, trust_domain: &str, metrics: AuthnMetrics) -> Result<Authenticator> {
-    let mut authenticator = Authenticator::new(trust_domain, config.token_audiences.clone());
+    for network in config.trusted_gateways.everybody() {
+        warn!(%network, "every address is that of a trusted gateway: whoever reaches the port can be any workload; narrow --trusted-gateway-cidr");
+    }
+    let mut authenticator = Authenticator::new(trust_domain, config.token_audiences.clone())
+        .with_trusted_gateways(config.trusted_gateways.clone());
     let fetching = Fetching { ca_file: config.jwks_ca_file.clone(), metrics };
     for TokenIssuer { name, keys, audiences } in &config.token_issuers {
         if keys.is_plain() {

@@ -31,6 +31,14 @@ pub enum AuthnError {
         /// What the API server says.
         review: ReviewError,
     },
+    /// A gateway's word does not count, and nothing else does.
+    #[error("{before}; `x-forwarded-client-cert` refused: {reason}")]
+    Forwarded {
+        /// Why nothing else counts.
+        before: Box<AuthnError>,
+        /// Why not the gateway's word.
+        reason: String,
+    },
     /// The client certificate is refused, and there is no token.
     #[error("client certificate refused: {0}")]
     Certificate(String),

@@ -8,10 +8,13 @@
 //!                         ^ review: the API server of the caller's cluster, where no such issuer vouches for the token
 //! ```
 //!
+//! After both, `x-forwarded-client-cert` of a gateway whose address is trusted (gateways, xfcc).
+//!
 //! The plaintext port authenticates nobody: its streams are [`Peer::plaintext`] and get no secrets.
 
 pub mod dev_issuer;
 mod error;
+pub mod gateways;
 pub mod jwks;
 pub mod jwt;
 pub mod metrics;
@@ -19,7 +22,9 @@ pub mod peer_cert;
 pub mod review;
 pub mod rule;
 mod verified;
+pub mod xfcc;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -28,6 +33,7 @@ use time::OffsetDateTime;
 
 use crate::model::identity::{Spiffe, SpiffeError};
 pub use error::{AuthnError, Forbidden};
+use gateways::TrustedGateways;
 use jwks::Jwks;
 use jwt::{Expected, TokenError};
 pub use peer_cert::PeerCertificate;
@@ -57,15 +63,18 @@ pub enum Method {
     ClientCertificate,
     /// By a service-account token.
     Token,
+    /// By the word of a trusted gateway, which verified its certificate.
+    Forwarded,
 }
 
-/// Checks credentials. The first that is good counts: the client certificate, then the token.
+/// Checks credentials. The first that is good counts: the client certificate, the token, the word of a trusted gateway.
 #[derive(Debug)]
 pub struct Authenticator {
     trust_domain: String,
     audiences: Vec<String>,
     issuers: Vec<Issuer>,
     reviewers: Option<Arc<dyn Reviewers>>,
+    gateways: TrustedGateways,
     verified: Verified,
 }
 
@@ -128,6 +137,7 @@ impl Authenticator {
             audiences,
             issuers: Vec::new(),
             reviewers: None,
+            gateways: TrustedGateways::default(),
             verified: Verified::default(),
         }
     }
@@ -153,6 +163,12 @@ impl Authenticator {
         self
     }
 
+    /// Believes what these gateways say of their clients' certificates.
+    pub fn with_trusted_gateways(mut self, gateways: TrustedGateways) -> Self {
+        self.gateways = gateways;
+        self
+    }
+
     /// Keeps the issuers' keys fresh, for ever.
     pub async fn run(&self) {
         futures::future::join_all(self.issuers.iter().map(|issuer| issuer.keys.run())).await;
@@ -163,10 +179,11 @@ impl Authenticator {
     /// Finds out who the peer is. May wait a few seconds for the keys of an issuer that just rotated them.
     ///
     /// What is costly is done once: for a certificate once in its connection, for a token once in its life, unless
-    /// its issuer's keys change.
+    /// its issuer's keys change. `from`: the address at the other end of the connection, if it is known.
     pub async fn authenticate(
         &self,
         peer: &PeerCertificate,
+        from: Option<IpAddr>,
         headers: &HeaderMap,
     ) -> Result<Peer, AuthnError> {
         let certificate = match self.check_certificate(peer) {
@@ -181,11 +198,18 @@ impl Authenticator {
             Ok(peer) => return Ok(peer),
             Err(error) => error,
         };
-        Err(match (certificate, token) {
+        let before = match (certificate, token) {
             (None, token) => token,
             (Some(certificate), AuthnError::Missing) => AuthnError::Certificate(certificate),
             (Some(certificate), token) => AuthnError::Both { certificate, token: Box::new(token) },
-        })
+        };
+        match self.gateways.check(headers, from, &self.trust_domain) {
+            Some(Ok(identity)) => {
+                Ok(Peer { identity: Some(identity), method: Method::Forwarded, cluster_id: None })
+            }
+            Some(Err(reason)) => Err(AuthnError::Forwarded { before: Box::new(before), reason }),
+            None => Err(before),
+        }
     }
 
     /// None without a certificate.

@@ -53,7 +53,7 @@ async fn a_token_proves_a_service_account() {
     for scheme in ["Bearer", "bearer"] {
         let token = mk_token(&issuer, "istio-ca", Some("east"));
         let metadata = mk_metadata(&[("authorization", format!("{scheme} {token}"))]);
-        let peer = authenticator.authenticate(&nobody(), &metadata).await.unwrap();
+        let peer = authenticator.authenticate(&nobody(), None, &metadata).await.unwrap();
         assert_eq!(peer.identity.unwrap().to_string(), SVID);
         assert_eq!((peer.method, peer.cluster_id.as_deref()), (Method::Token, Some("east")));
     }
@@ -63,8 +63,10 @@ async fn a_token_proves_a_service_account() {
 async fn a_client_certificate_comes_before_a_token() {
     let (_dir, _issuer, authenticator) = mk_authenticator();
     let metadata = mk_metadata(&[("authorization", "Bearer nonsense".to_owned())]);
-    let peer =
-        authenticator.authenticate(&PeerCertificate::new(&[mk_cert(&[SVID])]), &metadata).await.unwrap();
+    let peer = authenticator
+        .authenticate(&PeerCertificate::new(&[mk_cert(&[SVID])]), None, &metadata)
+        .await
+        .unwrap();
     assert_eq!(peer.identity.unwrap().to_string(), SVID);
     assert_eq!(peer.method, Method::ClientCertificate);
 }
@@ -74,7 +76,8 @@ async fn a_token_helps_where_the_certificate_does_not() {
     let (_dir, issuer, authenticator) = mk_authenticator();
     let token = mk_token(&issuer, "istio-ca", None);
     let metadata = mk_metadata(&[("authorization", format!("Bearer {token}"))]);
-    let peer = authenticator.authenticate(&PeerCertificate::new(&[mk_cert(&[])]), &metadata).await.unwrap();
+    let peer =
+        authenticator.authenticate(&PeerCertificate::new(&[mk_cert(&[])]), None, &metadata).await.unwrap();
     assert_eq!(peer.method, Method::Token);
 }
 
@@ -111,7 +114,7 @@ async fn every_refusal_has_a_reason_and_no_secret() {
     ];
     for (metadata, cert, expected) in cases {
         let peer = PeerCertificate::new(cert.as_slice());
-        let error = authenticator.authenticate(&peer, &mk_metadata(&metadata)).await.unwrap_err();
+        let error = authenticator.authenticate(&peer, None, &mk_metadata(&metadata)).await.unwrap_err();
         let status = Status::from(error);
         assert_eq!(status.code(), tonic::Code::Unauthenticated);
         assert!(status.message().contains(expected), "{expected}: {}", status.message());
@@ -127,7 +130,10 @@ async fn a_token_is_verified_once_and_believed_until_it_ends() {
     let ask = async |token: &str, cluster: &str| {
         let bearer = ("authorization", format!("Bearer {token}"));
         let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
-        authenticator.authenticate(&nobody(), &metadata).await.map(|peer| peer.identity.unwrap().to_string())
+        authenticator
+            .authenticate(&nobody(), None, &metadata)
+            .await
+            .map(|peer| peer.identity.unwrap().to_string())
     };
     let token = mk_token(&issuer, "istio-ca", Some("east"));
     let now = OffsetDateTime::now_utc().unix_timestamp();
@@ -195,7 +201,7 @@ async fn other_tokens_are_reviewed_by_the_callers_cluster() {
     let ask = async |token: &str, cluster: &str| {
         let bearer = ("authorization", format!("Bearer {token}"));
         let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
-        authenticator.authenticate(&nobody(), &metadata).await.map_err(|error| error.to_string())
+        authenticator.authenticate(&nobody(), None, &metadata).await.map_err(|error| error.to_string())
     };
     let token = mk_token(&issuer, "istio-ca", None);
     for claimed in ["east", ""] {
@@ -239,7 +245,7 @@ async fn a_token_that_its_issuer_refuses_is_reviewed() {
     let ask = async |audience: &str, cluster: &str| {
         let bearer = ("authorization", format!("Bearer {}", mk_token(&issuer, audience, None)));
         let metadata = mk_metadata(&[bearer, (CLUSTER_METADATA, cluster.to_owned())]);
-        let peer = authenticator.authenticate(&nobody(), &metadata).await;
+        let peer = authenticator.authenticate(&nobody(), None, &metadata).await;
         peer.map(|peer| peer.cluster_id).map_err(|error| error.to_string())
     };
     assert_eq!(ask("mesh", "east").await, Ok(None), "the second of the name vouches");
@@ -253,12 +259,38 @@ async fn a_token_that_its_issuer_refuses_is_reviewed() {
 }
 
 #[tokio::test]
+async fn a_trusted_gateways_word_counts_after_all_else() {
+    let (_dir, issuer, authenticator) = mk_authenticator();
+    let networks = vec!["10.1.0.0/16".parse().unwrap()];
+    let strict = mk_authenticator().2;
+    let authenticator = authenticator.with_trusted_gateways(gateways::TrustedGateways::new(networks));
+    let forwarded = (gateways::HEADER, "By=x;URI=spiffe://cluster.local/ns/a/sa/forwarded".to_owned());
+    let ask = async |authenticator: &Authenticator, from: &str, more: &[(&'static str, String)]| {
+        let metadata = mk_metadata(&[&[forwarded.clone()], more].concat());
+        let peer = authenticator.authenticate(&nobody(), from.parse().ok(), &metadata).await;
+        peer.map(|peer| (peer.identity.unwrap().to_string(), peer.method)).map_err(|error| error.to_string())
+    };
+    let by_word = ("spiffe://cluster.local/ns/a/sa/forwarded".to_owned(), Method::Forwarded);
+    assert_eq!(ask(&authenticator, "10.1.0.1", &[]).await.unwrap(), by_word);
+    let token = mk_token(&issuer, "istio-ca", None);
+    let good = [("authorization", format!("Bearer {token}"))];
+    assert_eq!(ask(&authenticator, "10.1.0.1", &good).await.unwrap(), (SVID.to_owned(), Method::Token));
+    let bad = [("authorization", "Bearer nonsense".to_owned())];
+    assert_eq!(ask(&authenticator, "10.1.0.1", &bad).await.unwrap(), by_word);
+    let said = ask(&authenticator, "10.2.0.1", &bad).await.unwrap_err();
+    for part in ["not a JSON Web Token", "; `x-forwarded-client-cert` refused: 10.2.0.1 is no gateway"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(ask(&strict, "127.0.0.1", &[]).await.unwrap_err().contains("no credential"), "off by default");
+}
+
+#[tokio::test]
 async fn without_an_issuer_no_token_is_good() {
     let (_dir, issuer, _) = mk_authenticator();
     let strict = Authenticator::new("cluster.local", vec!["istio-ca".to_owned()]);
     let metadata =
         mk_metadata(&[("authorization", format!("Bearer {}", mk_token(&issuer, "istio-ca", None)))]);
-    let error = strict.authenticate(&nobody(), &metadata).await.unwrap_err().to_string();
+    let error = strict.authenticate(&nobody(), None, &metadata).await.unwrap_err().to_string();
     assert!(error.contains("`landbridge-development-issuer` is not accepted"), "{error}");
     assert!(error.contains("--dev-token-issuer"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! `istio.v1.auth.IstioCertificateService`: signs the requests of Istio's agents (behaviour 8.1).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Lifetimes {
 
 impl CertificateService {
     /// The service, for the TLS port only: on the plaintext port nobody is authenticated. The listener puts a
-    /// [`PeerCertificate`] into the extensions of each request.
+    /// [`PeerCertificate`] and the other end's [`SocketAddr`] into the extensions of each request.
     pub fn new(
         authority: watch::Receiver<Arc<Authority>>,
         authenticator: Arc<Authenticator>,
@@ -113,10 +114,12 @@ impl CertificateService {
     ) -> Result<IstioCertificateResponse, Status> {
         let none = PeerCertificate::default();
         let certificate = head.extensions.get::<PeerCertificate>().unwrap_or(&none);
-        let peer = self.authenticator.authenticate(certificate, &head.headers).await.map_err(|error| {
-            self.metrics.authentication_failures.inc();
-            Status::unauthenticated(format!("request authenticate failure: {error}"))
-        })?;
+        let from = head.extensions.get::<SocketAddr>().map(SocketAddr::ip);
+        let peer =
+            self.authenticator.authenticate(certificate, from, &head.headers).await.map_err(|error| {
+                self.metrics.authentication_failures.inc();
+                Status::unauthenticated(format!("request authenticate failure: {error}"))
+            })?;
         let Some(identity) = peer.identity else {
             self.metrics.authentication_failures.inc();
             return Err(Status::unauthenticated("request authenticate failure: no identity"));

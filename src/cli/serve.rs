@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::{bytes, duration, mcs::McsArgs, stale_cluster, token_issuers::TokenIssuerArgs};
 use crate::{
     app::{self, Config, clusters::Place},
+    authn::gateways::TrustedGateways,
     model::ClusterId,
     registry::kubernetes::Allowed,
 };
@@ -84,6 +86,10 @@ pub struct ServeArgs {
     /// A token has to be meant for one of these.
     #[arg(long, env = "TOKEN_AUDIENCES", value_delimiter = ',', default_value = "istio-ca")]
     token_audiences: Vec<String>,
+    /// Networks of gateways that end TLS in front of 15012, such as 10.1.0.0/16: what they say of their client's certificate in
+    /// x-forwarded-client-cert counts, if nothing else does. They must set this header themselves (SANITIZE_SET or APPEND_FORWARD).
+    #[arg(long, env = "TRUSTED_GATEWAY_CIDR", value_delimiter = ',', value_parser = network)]
+    trusted_gateway_cidr: Vec<Option<IpNet>>,
     /// Lifetime of workload certificates, when the workload does not say.
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration::parse_positive)]
     workload_cert_ttl: Duration,
@@ -176,6 +182,7 @@ impl ServeArgs {
             dev_token_issuer,
             token_issuers,
             token_audiences,
+            trusted_gateway_cidr,
             workload_cert_ttl,
             max_workload_cert_ttl,
             custom_host,
@@ -225,6 +232,7 @@ impl ServeArgs {
             token_issuers,
             jwks_ca_file,
             token_audiences,
+            trusted_gateways: TrustedGateways::new(trusted_gateway_cidr.into_iter().flatten().collect()),
             workload_cert_ttl,
             max_workload_cert_ttl,
             custom_hosts: custom_host,
@@ -281,6 +289,18 @@ fn kube_cluster(text: &str) -> Result<(ClusterId, Place), String> {
 fn named_path(text: &str) -> Option<(ClusterId, PathBuf)> {
     let (name, path) = text.split_once('=')?;
     (!name.is_empty() && !path.is_empty()).then(|| (ClusterId::from(name), path.into()))
+}
+
+/// None of a variable that is there and empty.
+fn network(text: &str) -> Result<Option<IpNet>, String> {
+    match text.trim() {
+        "" => Ok(None),
+        // istiod passes such an entry over, so that it never counts.
+        text if !text.contains('/') => {
+            Err(format!("it has no prefix length: write {text}/32, or /128 for IPv6"))
+        }
+        text => text.parse().map(Some).map_err(|_| "it is no network, such as 10.1.0.0/16".to_owned()),
+    }
 }
 
 fn start_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {

@@ -223,6 +223,7 @@ impl Accepted {
             let service = move |mut request: http::Request<Incoming>| {
                 // For services beside xDS, which do not know this module.
                 request.extensions_mut().insert(peer.certificate.clone());
+                request.extensions_mut().insert(peer.address);
                 request.extensions_mut().insert(peer.clone());
                 router.call(request)
             };

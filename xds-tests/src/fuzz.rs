@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Empty;
 use landbridge::{
-    authn::jwt,
+    authn::{jwt, xfcc},
     ca::csr,
     registry::file,
     snapshot::{Encoded, ResourceSet, ResourceType, Resources, Snapshot},
@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("yaml", yaml),
     ("csr", request),
     ("jwt", token),
+    ("xfcc", forwarded),
     ("http2", http2),
 ];
 
@@ -84,6 +85,13 @@ pub fn request(bytes: &[u8]) {
 pub fn token(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = jwt::inspect(text);
+    }
+}
+
+/// What a gateway says of its client.
+pub fn forwarded(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = xfcc::identity(text, "cluster.local");
     }
 }
 

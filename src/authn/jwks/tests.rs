@@ -165,7 +165,7 @@ async fn an_issuer_is_found_by_discovery_over_tls() {
         claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let mut headers = http::HeaderMap::new();
         headers.insert("authorization", format!("Bearer {}", signer.sign(&claims)).parse().unwrap());
-        let peer = authenticator.authenticate(&PeerCertificate::default(), &headers).await;
+        let peer = authenticator.authenticate(&PeerCertificate::default(), None, &headers).await;
         peer.map(|peer| peer.identity.unwrap().to_string()).map_err(|error| error.to_string())
     };
     for good in [json!({}), json!({ "aud": "mesh" }), json!({ "aud": ["x", "mesh"] })] {

@@ -56,6 +56,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         dev_token_issuer: false,
         token_issuers: Vec::new(),
         jwks_ca_file: None,
+        trusted_gateways: Default::default(),
         token_audiences: vec!["istio-ca".into()],
         workload_cert_ttl: Duration::from_secs(3600),
         max_workload_cert_ttl: Duration::from_secs(7200),

@@ -42,7 +42,7 @@ fn a_token_is_good_in_the_cluster_that_made_it() {
         let authenticator = authenticator.with_reviewers(Arc::new(clusters.api_servers()));
         let ask = async |token: &str, cluster: &str| -> Result<Result<String, String>> {
             let found =
-                authenticator.authenticate(&PeerCertificate::default(), &login(token, cluster)?).await;
+                authenticator.authenticate(&PeerCertificate::default(), None, &login(token, cluster)?).await;
             Ok(match found {
                 Ok(peer) => Ok(format!("{} in {:?}", peer.identity.context("who")?, peer.cluster_id)),
                 Err(error) => Err(error.to_string()),
