@@ -3,12 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tikv_jemallocator::Jemalloc;
-
-/// Pushing allocates little and often, from all threads: under churn glibc's allocator costs a third of the server's time, and
-/// keeps what streams that have gone leave behind. Its settings are in `.cargo/config.toml`.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     // Before anything can open a TLS connection: there is one provider in the tree and it is this one.

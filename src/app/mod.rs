@@ -9,6 +9,7 @@ mod ca_secret;
 mod cgroup;
 pub mod clusters;
 mod joining;
+mod memory;
 mod remembered;
 mod secrets;
 mod writing;
@@ -178,6 +179,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let ca_metrics = CaMetrics::register(&mut metrics);
     let authn_metrics = AuthnMetrics::register(&mut metrics);
     let streams = Arc::new(Streams::default());
+    memory::spawn(Arc::downgrade(&streams));
     let (ready, is_ready) = watch::channel(false);
 
     let (inspector, inspections) = Inspector::new();
