@@ -266,7 +266,7 @@ async fn a_trusted_gateways_word_counts_after_all_else() {
     let authenticator = authenticator.with_trusted_gateways(gateways::TrustedGateways::new(networks));
     let forwarded = (gateways::HEADER, "By=x;URI=spiffe://cluster.local/ns/a/sa/forwarded".to_owned());
     let ask = async |authenticator: &Authenticator, from: &str, more: &[(&'static str, String)]| {
-        let metadata = mk_metadata(&[&[forwarded.clone()], more].concat());
+        let metadata = mk_metadata(&[std::slice::from_ref(&forwarded), more].concat());
         let peer = authenticator.authenticate(&nobody(), from.parse().ok(), &metadata).await;
         peer.map(|peer| (peer.identity.unwrap().to_string(), peer.method)).map_err(|error| error.to_string())
     };

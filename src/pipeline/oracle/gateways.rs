@@ -1,27 +1,17 @@
 //! What is done when gateways are dead: whatever the mesh looks like, nobody loses an endpoint, who is reached without a dead
 //! gateway is as before and comes first, and the end of it is as if it had never been.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Instant};
 
 use proptest::prelude::*;
 
 use super::{
     super::State,
-    attach,
-    histories::{Step, Thing, identify, mcs, object, steps},
-    options, snapshots,
+    attach, given,
+    histories::{Step, Thing, mcs, steps},
+    is_as_before, late_is_last, mesh, options, put, snapshots,
 };
-use crate::{
-    index::{Addresses, Options},
-    model::{Change, mcs::Mcs},
-    resource::eds::assign,
-    snapshot::{ResourceType, StreamId},
-};
+use crate::{index::Addresses, model::mcs::Mcs, resource::eds::Assignment, snapshot::StreamId};
 
 /// A member of an assignment.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,29 +23,17 @@ struct Seen {
     weight: u32,
 }
 
-/// By stream, service and port.
-type Given = BTreeMap<(StreamId, String, u16), Vec<Seen>>;
-
-fn given(state: &State) -> Given {
-    let mut given = Given::new();
-    for (id, _, views, _) in state.classes.proxies() {
-        for service in state.index.visible(&views.endpoints.scope) {
-            for port in &service.ports {
-                let assignment = assign(&state.index, &views.endpoints, service, port, None, false);
-                let members = assignment.groups.iter().flat_map(|group| {
-                    group.members.iter().map(|member| Seen {
-                        target: member.target.into(),
-                        gateway: member.endpoint.is_none(),
-                        late: group.late,
-                        priority: group.priority,
-                        weight: member.weight,
-                    })
-                });
-                given.insert((id, service.key.host.to_string(), port.number), members.collect());
-            }
-        }
-    }
-    given
+fn seen(assignment: &Assignment<'_>) -> Vec<Seen> {
+    let members = assignment.groups.iter().flat_map(|group| {
+        group.members.iter().map(|member| Seen {
+            target: member.target.into(),
+            gateway: member.endpoint.is_none(),
+            late: group.late,
+            priority: group.priority,
+            weight: member.weight,
+        })
+    });
+    members.collect()
 }
 
 /// Some of the gateways that histories make.
@@ -80,21 +58,12 @@ pub(super) fn resolved(variant: u8) -> Arc<Addresses> {
 }
 
 fn play(history: Vec<Step>, some: u8, mcs: Mcs) -> Result<(), TestCaseError> {
-    let mut state = State::new(Options { mcs, ..options() });
-    for step in history {
-        if let Step::Put(cluster, thing, variant) = step {
-            let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
-            state.apply(vec![change], Instant::now());
-        }
-    }
+    let mut state = mesh(history, mcs);
     state.set_gateway_addresses(resolved(2), Instant::now());
-    for variant in 0..6 {
-        attach(&mut state, u64::from(variant), variant);
-    }
     let dead = dead(some);
-    let (before, published) = (given(&state), snapshots(&state));
+    let (before, published) = (given(&state, seen), snapshots(&state));
     state.set_dead_gateways(dead.clone(), Instant::now());
-    let after = given(&state);
+    let after = given(&state, seen);
     prop_assert!(before.keys().eq(after.keys()));
     for (place, before) in &before {
         let after = &after[place];
@@ -106,11 +75,7 @@ fn play(history: Vec<Step>, some: u8, mcs: Mcs) -> Result<(), TestCaseError> {
         let targets = |seen: &[Seen]| seen.iter().map(|s| s.target).collect::<BTreeSet<_>>();
         prop_assert_eq!(targets(before), targets(after), "{:?}", place);
         prop_assert!(after.iter().all(|s| s.late == is_dead(s)), "{:?}: {:?}", place, after);
-        let first_dead = after.iter().filter(|s| s.late).map(|s| s.priority).min();
-        let last_other = after.iter().filter(|s| !s.late).map(|s| s.priority).max();
-        if let (Some(dead), Some(other)) = (first_dead, last_other) {
-            prop_assert!(dead > other, "{:?}: {:?}", place, after);
-        }
+        prop_assert!(late_is_last(after.iter().map(|s| (s.late, s.priority))), "{:?}: {:?}", place, after);
         // Who is alive takes over the weight of the dead: east has one network, west may have another.
         let share = |seen: &[Seen], gateway: bool| -> u64 {
             let alive = seen.iter().filter(|s| s.gateway == gateway && !is_dead(s));
@@ -122,14 +87,7 @@ fn play(history: Vec<Step>, some: u8, mcs: Mcs) -> Result<(), TestCaseError> {
         prop_assert!(through.1 * direct.0 >= through.0 * direct.1, "{:?}: {:?} {:?}", place, before, after);
     }
     state.set_dead_gateways(Arc::default(), Instant::now());
-    for (id, snapshot) in snapshots(&state) {
-        for kind in ResourceType::ALL {
-            let changed = snapshot.get(kind).diff(published[&id].get(kind));
-            prop_assert!(changed.is_empty(), "{:?} of {:?}", kind, id);
-        }
-    }
-    prop_assert_eq!(state.totals.failed_builds, 0);
-    Ok(())
+    is_as_before(&state, &published)
 }
 
 proptest! {
@@ -144,10 +102,6 @@ proptest! {
 #[test]
 fn a_gateway_that_dies_moves_what_lies_behind_it_and_nothing_else() {
     let mut state = State::new(options());
-    let put = |state: &mut State, cluster, thing, variant| {
-        let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
-        state.apply(vec![change], Instant::now());
-    };
     for cluster in 0..2 {
         put(&mut state, cluster, Thing::Namespace, 0);
         for n in 0..3 {
@@ -162,8 +116,9 @@ fn a_gateway_that_dies_moves_what_lies_behind_it_and_nothing_else() {
     // West's network has two gateways.
     put(&mut state, 1, Thing::EastWest, 2);
     attach(&mut state, 1, 0);
-    let of_a =
-        |state: &State| given(state)[&(StreamId(1), "a.production.svc.cluster.local".to_owned(), 80)].clone();
+    let of_a = |state: &State| {
+        given(state, seen)[&(StreamId(1), "a.production.svc.cluster.local".to_owned(), 80)].clone()
+    };
     let gateways = |state: &State| -> Vec<(bool, u32)> {
         of_a(state).iter().filter(|s| s.gateway).map(|s| (s.late, s.weight)).collect()
     };

@@ -21,12 +21,13 @@ use tokio::sync::oneshot;
 
 use self::{
     gateways::{dead, resolved},
-    histories::{CLUSTERS, NAMESPACES, Step, identify, key, mcs, object, proxy, service, steps},
+    histories::{CLUSTERS, NAMESPACES, Step, Thing, identify, key, mcs, object, proxy, service, steps},
 };
 use super::State;
 use crate::{
     index::Options,
     model::{Change, ClusterId, Kind, Object, ObjectKey, mcs::Mcs, staleness::Treatment},
+    resource::eds::{Assignment, assign},
     snapshot::{Command, Encoded, Nack, ResourceType, Snapshot, StreamId},
 };
 
@@ -46,6 +47,60 @@ fn attach(state: &mut State, id: u64, variant: u8) {
 
 fn snapshots(state: &State) -> HashMap<StreamId, Arc<Snapshot>> {
     state.classes.proxies().map(|(id, _, _, snapshot)| (id, snapshot)).collect()
+}
+
+fn put(state: &mut State, cluster: usize, thing: Thing, variant: u8) {
+    let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
+    state.apply(vec![change], Instant::now());
+}
+
+/// What a history makes there be, with proxies of all kinds.
+fn mesh(history: Vec<Step>, mcs: Mcs) -> State {
+    let mut state = State::new(Options { mcs, ..options() });
+    for step in history {
+        if let Step::Put(cluster, thing, variant) = step {
+            put(&mut state, cluster, thing, variant);
+        }
+    }
+    for variant in 0..6 {
+        attach(&mut state, u64::from(variant), variant);
+    }
+    state
+}
+
+/// A stream, a service and its port.
+type Place = (StreamId, String, u16);
+
+/// What every proxy gets of every service.
+fn given<T>(state: &State, seen: impl Fn(&Assignment<'_>) -> T) -> BTreeMap<Place, T> {
+    let mut given = BTreeMap::new();
+    for (id, _, views, _) in state.classes.proxies() {
+        for service in state.index.visible(&views.endpoints.scope) {
+            for port in &service.ports {
+                let assignment = assign(&state.index, &views.endpoints, service, port, None, false);
+                given.insert((id, service.key.host.to_string(), port.number), seen(&assignment));
+            }
+        }
+    }
+    given
+}
+
+/// Whether members that are late have a larger priority than all others.
+fn late_is_last(members: impl Iterator<Item = (bool, u32)> + Clone) -> bool {
+    let of = |wanted| members.clone().filter(move |(late, _)| *late == wanted).map(|(_, priority)| priority);
+    of(true).min().zip(of(false).max()).is_none_or(|(late, other)| late > other)
+}
+
+/// Nobody gets anything else than what was published, and no builder has failed.
+fn is_as_before(state: &State, published: &HashMap<StreamId, Arc<Snapshot>>) -> Result<(), TestCaseError> {
+    for (id, snapshot) in snapshots(state) {
+        for kind in ResourceType::ALL {
+            let changed = snapshot.get(kind).diff(published[&id].get(kind));
+            prop_assert!(changed.is_empty(), "{:?} of {:?}", kind, id);
+        }
+    }
+    prop_assert_eq!(state.totals.failed_builds, 0);
+    Ok(())
 }
 
 fn play(history: Vec<Step>, mcs: Mcs) -> Result<(), TestCaseError> {

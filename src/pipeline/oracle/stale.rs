@@ -2,24 +2,19 @@
 //! endpoint that he had, others come first, the cluster's own clients are left alone, and the end of it is as if it had never
 //! been.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use proptest::prelude::*;
 
 use super::{
     super::State,
-    attach,
-    histories::{Step, Thing, identify, mcs, object, steps},
-    options, snapshots,
+    attach, given,
+    histories::{Step, Thing, mcs, steps},
+    is_as_before, late_is_last, mesh, options, put, snapshots,
 };
 use crate::{
-    index::Options,
     model::{Change, ClusterId, endpoint::Health, mcs::Mcs, staleness::Treatment},
-    resource::eds::{Excluded, Origin, assign},
-    snapshot::{ResourceType, StreamId},
+    resource::eds::{Assignment, Excluded, Origin},
 };
 
 const AWAY: &str = "west";
@@ -35,62 +30,40 @@ struct Seen {
     priority: u32,
 }
 
-/// By stream, service and port.
-type Given = BTreeMap<(StreamId, String, u16), (Vec<Seen>, usize)>;
-
-/// What every proxy gets of every service, and how many endpoints it does not get because their cluster is away.
-fn given(state: &State) -> Given {
-    let mut given = Given::new();
-    for (id, _, views, _) in state.classes.proxies() {
-        for service in state.index.visible(&views.endpoints.scope) {
-            for port in &service.ports {
-                let assignment = assign(&state.index, &views.endpoints, service, port, None, false);
-                let mut seen = Vec::new();
-                for group in &assignment.groups {
-                    for member in &group.members {
-                        let clusters: BTreeSet<_> = match &assignment.cohort(member).origin {
-                            Origin::Endpoint { workload, .. } => [workload.cluster.as_str()].into(),
-                            Origin::Gateway { behind, .. } => {
-                                behind.iter().map(|e| e.workload().cluster.as_str()).collect()
-                            }
-                        };
-                        seen.push(Seen {
-                            target: format!("{:?}", member.target),
-                            away: clusters.iter().all(|cluster| *cluster == AWAY),
-                            healthy: member.health == Health::Healthy,
-                            late: group.late,
-                            priority: group.priority,
-                        });
-                    }
+/// What a proxy gets of a service, and how many endpoints it does not get because their cluster is away.
+fn seen(assignment: &Assignment<'_>) -> (Vec<Seen>, usize) {
+    let mut seen = Vec::new();
+    for group in &assignment.groups {
+        for member in &group.members {
+            let clusters: BTreeSet<_> = match &assignment.cohort(member).origin {
+                Origin::Endpoint { workload, .. } => [workload.cluster.as_str()].into(),
+                Origin::Gateway { behind, .. } => {
+                    behind.iter().map(|e| e.workload().cluster.as_str()).collect()
                 }
-                let withdrawn = |(_, why): &&(_, Excluded)| matches!(why, Excluded::ClusterAway { .. });
-                let withdrawn = assignment.excluded.iter().filter(withdrawn).count();
-                given.insert((id, service.key.host.to_string(), port.number), (seen, withdrawn));
-            }
+            };
+            seen.push(Seen {
+                target: format!("{:?}", member.target),
+                away: clusters.iter().all(|cluster| *cluster == AWAY),
+                healthy: member.health == Health::Healthy,
+                late: group.late,
+                priority: group.priority,
+            });
         }
     }
-    given
+    let withdrawn = |(_, why): &&(_, Excluded)| matches!(why, Excluded::ClusterAway { .. });
+    (seen, assignment.excluded.iter().filter(withdrawn).count())
 }
 
 fn play(history: Vec<Step>, treatment: Treatment, mcs: Mcs) -> Result<(), TestCaseError> {
-    let mut state = State::new(Options { mcs, ..options() });
-    for step in history {
-        if let Step::Put(cluster, thing, variant) = step {
-            let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, variant));
-            state.apply(vec![change], Instant::now());
-        }
-    }
-    for variant in 0..6 {
-        attach(&mut state, u64::from(variant), variant);
-    }
+    let mut state = mesh(history, mcs);
     let own: BTreeSet<_> =
         state.classes.proxies().filter(|(_, p, ..)| p.cluster.as_str() == AWAY).map(|(id, ..)| id).collect();
     let treat = |state: &mut State, treatment| {
         state.treat(vec![(ClusterId::from(AWAY), treatment)], Instant::now());
     };
-    let (before, published) = (given(&state), snapshots(&state));
+    let (before, published) = (given(&state, seen), snapshots(&state));
     treat(&mut state, treatment);
-    let after = given(&state);
+    let after = given(&state, seen);
     prop_assert!(before.keys().eq(after.keys()));
     for (place, (before, _)) in &before {
         let (after, withdrawn) = &after[place];
@@ -108,28 +81,18 @@ fn play(history: Vec<Step>, treatment: Treatment, mcs: Mcs) -> Result<(), TestCa
         if *withdrawn == 0 {
             prop_assert_eq!(targets(before), targets(after), "{:?}", place);
             prop_assert!(after.iter().all(|s| s.late == s.away), "{:?}: {:?}", place, after);
-            let first_late = after.iter().filter(|s| s.late).map(|s| s.priority).min();
-            let last_other = after.iter().filter(|s| !s.late).map(|s| s.priority).max();
-            if let (Some(late), Some(other)) = (first_late, last_other) {
-                prop_assert!(late > other, "{:?}: {:?}", place, after);
-            }
+            prop_assert!(
+                late_is_last(after.iter().map(|s| (s.late, s.priority))),
+                "{:?}: {:?}",
+                place,
+                after
+            );
         } else {
             prop_assert!(treatment == Treatment::Withdraw && healthy(after));
         }
     }
     treat(&mut state, Treatment::Keep);
-    for (id, snapshot) in snapshots(&state) {
-        for kind in ResourceType::ALL {
-            prop_assert!(
-                snapshot.get(kind).diff(published[&id].get(kind)).is_empty(),
-                "{:?} of {:?}",
-                kind,
-                id
-            );
-        }
-    }
-    prop_assert_eq!(state.totals.failed_builds, 0);
-    Ok(())
+    is_as_before(&state, &published)
 }
 
 proptest! {
@@ -151,13 +114,9 @@ fn only_what_has_endpoints_there_is_built_again() {
     attach(&mut state, 1, 0);
     for n in 0..3 {
         for thing in [Thing::Service(0, n), Thing::Slice(0, n, 0)] {
-            let mut put = |cluster| {
-                let change = Change::Upsert(identify(cluster, thing), object(cluster, thing, 3));
-                state.apply(vec![change], Instant::now());
-            };
-            put(0);
+            put(&mut state, 0, thing, 3);
             if n == 1 {
-                put(1);
+                put(&mut state, 1, thing, 3);
             }
         }
     }
