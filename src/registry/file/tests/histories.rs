@@ -72,6 +72,8 @@ struct Told {
     reader: Reader,
     status: SourceStatus,
     objects: BTreeMap<ObjectKey, Object>,
+    /// The last look asked for another one at everything.
+    whole: bool,
 }
 
 impl Told {
@@ -80,13 +82,14 @@ impl Told {
         source.timing.settle = Duration::from_millis(1);
         source.timing.empty_grace = Duration::ZERO;
         let status = SourceStatus::new("east".into());
-        Self { reader: Reader::new(source, status.clone()), status, objects: BTreeMap::new() }
+        let reader = Reader::new(source, status.clone());
+        Self { reader, status, objects: BTreeMap::new(), whole: false }
     }
 
     /// Looks, at the touched files alone where that is enough; whether nothing is open any more.
     fn look(&mut self, touched: &BTreeSet<std::path::PathBuf>) -> bool {
         let touched = touched.iter().cloned().chain(self.reader.settled()).collect();
-        let quick = self.reader.look_at(&touched);
+        let quick = if self.whole { None } else { self.reader.look_at(&touched) };
         let look = quick.unwrap_or_else(|| self.reader.look(&touched, &BTreeSet::new()));
         self.take(look)
     }
@@ -104,7 +107,8 @@ impl Told {
                 Change::Forget(_) => panic!("sources do not forget"),
             }
         }
-        look.again.is_none() && self.reader.settles().is_none()
+        self.whole = look.again.is_some();
+        !self.whole && self.reader.settles().is_none()
     }
 
     fn settle(&mut self) {
