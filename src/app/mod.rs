@@ -73,7 +73,7 @@ use crate::{
     snapshot::Attacher,
     writers::{Terms, Writer, metrics::WriterMetrics},
     xds::{
-        Access, SharedNames,
+        Access,
         listener::{self, ConnectionSettings},
         metrics::Metrics as XdsMetrics,
         overload::{Bounds, Overload},
@@ -308,7 +308,7 @@ pub async fn serve(config: Config) -> Result<()> {
         attacher,
         secrets: Arc::new(secrets::WorkloadSecrets(svids)),
         streams,
-        names: SharedNames::default(),
+        shared: Arc::default(),
         metrics: xds_metrics,
         overload: overload.clone(),
         settings: XdsSettings {

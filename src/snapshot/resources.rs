@@ -38,6 +38,11 @@ impl Resources {
         !self.layers.is_empty()
     }
 
+    /// The layers.
+    pub fn layers(&self) -> &[ResourceSet] {
+        &self.layers
+    }
+
     /// Those whose names begin like this, layer by layer.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Encoded>> {
         self.layers.iter().flat_map(move |layer| layer.with_prefix(prefix))

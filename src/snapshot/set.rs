@@ -19,8 +19,8 @@ use super::{Bits, Encoded};
 /// commits.
 const REMEMBERED: usize = 1_024;
 
-/// Stamps of changes, each given once: versions of a set have a change in common if they have its stamp.
-static STAMPS: AtomicU64 = AtomicU64::new(0);
+/// Stamps of changes, each given once: versions of a set have a change in common if they have its stamp. That of no change is 0.
+static STAMPS: AtomicU64 = AtomicU64::new(1);
 
 /// Resources by name. A changed set shares every subtree that did not change with the one before.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,7 @@ pub struct ResourceSet {
     resources: OrdMap<Arc<str>, Arc<Encoded>>,
     /// The last changes, oldest first.
     recent: Vector<Change>,
+    stamp: u64,
 }
 
 /// Something happened to the resource of this name.
@@ -84,6 +85,11 @@ impl ResourceSet {
         self.resources.is_empty()
     }
 
+    /// What tells this set, as it is, from all others but its copies.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
     /// Whether it is certain, at a glance, that nothing differs.
     pub fn is_same(&self, other: &Self) -> bool {
         self.resources.ptr_eq(&other.resources)
@@ -123,12 +129,14 @@ impl ResourceSet {
         }
         let (stamp, bits) = (STAMPS.fetch_add(1, Relaxed), Bits::of(&name));
         self.recent.push_back(Change { stamp, bits, name });
+        self.stamp = stamp;
     }
 }
 
 impl FromIterator<(Arc<str>, Arc<Encoded>)> for ResourceSet {
     fn from_iter<T: IntoIterator<Item = (Arc<str>, Arc<Encoded>)>>(resources: T) -> Self {
-        Self { resources: resources.into_iter().collect(), recent: Vector::new() }
+        let stamp = STAMPS.fetch_add(1, Relaxed);
+        Self { resources: resources.into_iter().collect(), recent: Vector::new(), stamp }
     }
 }
 

@@ -24,6 +24,7 @@ impl Session {
             _ => self.answer(kind, nonce, refusal).unwrap_or(Heard::Stale),
         };
 
+        let shared = self.shared.clone();
         let watch = self.watch_mut(kind);
         let first = !std::mem::replace(&mut watch.started, true);
         // A client that was connected before says what it has. An equal version stands for equal bytes, or as good ones.
@@ -42,11 +43,17 @@ impl Session {
                 watch.must_answer();
             }
         }
-        for name in request.resource_names_subscribe.iter().filter(|n| *n != "*") {
-            let shared: Arc<str> = name.as_str().into();
-            Arc::make_mut(&mut watch.subscription.names).insert(shared.clone());
-            // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
-            watch.want_named(shared, known(name));
+        let named = request.resource_names_subscribe.iter().map(String::as_str).filter(|name| *name != "*");
+        if first {
+            watch.begin(shared.names.of(named), known);
+            watch.pay(!request.initial_resource_versions.is_empty());
+        } else {
+            for name in named {
+                let name: Arc<str> = name.into();
+                Arc::make_mut(&mut watch.subscription.names).insert(name.clone());
+                // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
+                watch.want_named(name, Has::Unknown);
+            }
         }
         let mut dropped = BTreeSet::new();
         for name in &request.resource_names_unsubscribe {

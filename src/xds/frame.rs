@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use landbridge_proto::landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse};
 
-use super::{kind::Kind, watch::Step};
-use crate::snapshot::Encoded;
+use super::{contents::Contents, kind::Kind, watch::Step};
 
 /// The two forms of xDS streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +25,7 @@ pub struct Frame {
     /// `version_info`, or `system_version_info`.
     pub version: String,
     /// What the client gets.
-    pub resources: Vec<Arc<Encoded>>,
+    pub resources: Contents,
     /// What it shall drop (Delta only).
     pub removed: Vec<Arc<str>>,
     /// The snapshot that it comes from.
@@ -38,8 +37,7 @@ pub struct Frame {
 impl Frame {
     /// The bytes of its resources, and of the names of what is removed.
     pub fn bytes(&self) -> usize {
-        let resources: usize = self.resources.iter().map(|r| r.size()).sum();
-        resources + self.removed.iter().map(|name| name.len()).sum::<usize>()
+        self.resources.bytes() + self.removed.iter().map(|name| name.len()).sum::<usize>()
     }
 
     /// In the form of Delta streams.

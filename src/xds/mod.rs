@@ -10,6 +10,7 @@
 mod alarm;
 mod auth;
 mod connections;
+mod contents;
 mod delta;
 mod frame;
 mod kind;
@@ -34,10 +35,11 @@ mod watch;
 mod wire;
 
 pub use auth::{Access, Authenticate, Peer};
+pub use contents::{Bundle, Bundles, Contents};
 pub use frame::{Frame, Protocol};
 pub use kind::Kind;
 pub use names::{Names, SharedNames};
 pub use order::PATIENCE;
-pub use session::{Heard, Limits, Session, Violation};
+pub use session::{Heard, Limits, Session, Shared, Violation};
 pub use subscription::Subscription;
 pub use watch::{InFlight, Step, Watch};

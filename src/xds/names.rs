@@ -12,10 +12,12 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::snapshot::{Bits, Filter};
 
 /// Names of resources, with a filter that passes most others over without looking at them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Names {
     names: BTreeSet<Arc<str>>,
     filter: Filter,
+    /// Whether [`SharedNames`] has it.
+    shared: bool,
 }
 
 impl Names {
@@ -27,17 +29,16 @@ impl Names {
 
     /// Adds a name.
     pub fn insert(&mut self, name: Arc<str>) {
+        self.shared = false;
         self.filter.add(&name, self.names.len());
         self.names.insert(name);
     }
 
     /// Keeps these. Takes time for each.
     pub fn retain(&mut self, keep: impl FnMut(&Arc<str>) -> bool) {
-        self.names.retain(keep);
-        self.filter = Filter::default();
-        for (before, name) in self.names.iter().enumerate() {
-            self.filter.add(name, before);
-        }
+        let mut names = std::mem::take(&mut self.names);
+        names.retain(keep);
+        *self = names.into();
     }
 
     /// Whether a name with these bits may be among them: no is certain.
@@ -50,6 +51,22 @@ impl Names {
         &self.filter
     }
 }
+
+impl From<BTreeSet<Arc<str>>> for Names {
+    fn from(names: BTreeSet<Arc<str>>) -> Self {
+        let mut filter = Filter::default();
+        names.iter().enumerate().for_each(|(before, name)| filter.add(name, before));
+        Self { names, filter, shared: false }
+    }
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Self) -> bool {
+        self.names == other.names
+    }
+}
+
+impl Eq for Names {}
 
 impl Deref for Names {
     type Target = BTreeSet<Arc<str>>;
@@ -66,27 +83,65 @@ pub struct SharedNames(Mutex<HashMap<u64, Weak<Names>>>);
 impl SharedNames {
     /// Replaces a set by the one that others have, if it is equal. Takes time for each name.
     pub fn share(&self, names: &mut Arc<Names>) {
-        if names.is_empty() {
+        if names.is_empty() || names.shared {
             return;
         }
-        let mut hash = Xxh3Default::new();
-        for name in names.iter() {
-            hash.update(&name.len().to_le_bytes());
-            hash.update(name.as_bytes());
-        }
-        let key = hash.digest();
-        let mut known = self.0.lock();
-        match known.get(&key).and_then(Weak::upgrade) {
+        let key = key(names.iter().map(|name| &**name));
+        match self.known(key) {
             Some(other) if other == *names => *names = other,
             Some(_) => {}
-            None => {
-                if known.len() == known.capacity() {
-                    known.retain(|_, names| names.strong_count() > 0);
-                }
-                known.insert(key, Arc::downgrade(names));
-            }
+            None => self.add(key, names),
         }
     }
+
+    /// The set of these names. Where it is known, no name is copied.
+    pub fn of<'a>(&self, list: impl Iterator<Item = &'a str>) -> Arc<Names> {
+        let mut list: Vec<&str> = list.collect();
+        if list.is_empty() {
+            return Names::none();
+        }
+        // Mostly, it is in order.
+        list.sort();
+        list.dedup();
+        let key = key(list.iter().copied());
+        let known = self.known(key);
+        if let Some(known) = &known
+            && known.iter().map(|name| &**name).eq(list.iter().copied())
+        {
+            return known.clone();
+        }
+        let names: BTreeSet<Arc<str>> = list.into_iter().map(Arc::from).collect();
+        let mut names = Arc::new(Names::from(names));
+        if known.is_none() {
+            self.add(key, &mut names);
+        }
+        names
+    }
+
+    fn known(&self, key: u64) -> Option<Arc<Names>> {
+        self.0.lock().get(&key).and_then(Weak::upgrade)
+    }
+
+    fn add(&self, key: u64, names: &mut Arc<Names>) {
+        if let Some(names) = Arc::get_mut(names) {
+            names.shared = true;
+        }
+        let mut known = self.0.lock();
+        if known.len() == known.capacity() {
+            known.retain(|_, names| names.strong_count() > 0);
+        }
+        known.insert(key, Arc::downgrade(names));
+    }
+}
+
+/// Of names in their order.
+fn key<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
+    let mut hash = Xxh3Default::new();
+    for name in names {
+        hash.update(&name.len().to_le_bytes());
+        hash.update(name.as_bytes());
+    }
+    hash.digest()
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! A response on its way to HTTP/2.
 
-use std::{sync::Arc, vec};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use super::{Frame, Protocol};
+use super::{
+    Frame, Protocol,
+    contents::{Contents, field},
+};
 use crate::{grpc, snapshot::Encoded};
 
 /// Small resources are gathered into chunks of about so many bytes. Each chunk costs a turn through HTTP/2, and each
@@ -25,7 +28,9 @@ const SHARED: usize = 16 * 1024;
 pub struct Payload {
     protocol: Protocol,
     head: BytesMut,
-    resources: vec::IntoIter<Arc<Encoded>>,
+    resources: Contents,
+    /// Where the next chunk begins: in which part of the resources, and with which resource or page of it.
+    at: (usize, usize),
     left: usize,
 }
 
@@ -33,13 +38,20 @@ impl Payload {
     /// A response in the form of this protocol.
     pub fn new(protocol: Protocol, mut frame: Frame) -> Self {
         let resources = std::mem::take(&mut frame.resources);
-        let left = resources.iter().map(|resource| field(protocol, resource).len()).sum();
+        let left = resources.length(protocol);
         let head = match protocol {
             Protocol::Delta => head(&frame.into_delta(), left),
             Protocol::Sotw => head(&frame.into_sotw(), left),
         };
-        Self { protocol, head, resources: resources.into_iter(), left }
+        Self { protocol, head, resources, at: (0, 0), left }
     }
+}
+
+/// Resources in chunks, without an envelope.
+pub(super) fn pages(protocol: Protocol, resources: &[Arc<Encoded>]) -> Vec<Bytes> {
+    let resources = Contents::from(resources.to_vec());
+    let left = resources.length(protocol);
+    Payload { protocol, head: BytesMut::new(), resources, at: (0, 0), left }.collect()
 }
 
 /// The envelope without its resources, after the prefix of the whole message.
@@ -53,32 +65,35 @@ fn head(envelope: &impl Message, resources: usize) -> BytesMut {
     head
 }
 
-fn field(protocol: Protocol, resource: &Encoded) -> &[u8] {
-    match protocol {
-        Protocol::Delta => resource.delta_field(),
-        Protocol::Sotw => resource.sotw_field(),
-    }
-}
-
 impl Iterator for Payload {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         let mut page = std::mem::take(&mut self.head);
-        while let Some(resource) = self.resources.as_slice().first() {
-            let size = field(self.protocol, resource).len();
-            if !page.is_empty() && (size >= SHARED || page.len() + size > PAGE) {
+        let (part, at) = &mut self.at;
+        while let Some((resources, pages)) = self.resources.part(*part, self.protocol) {
+            let count = pages.map_or(resources.len(), <[Bytes]>::len);
+            if *at == count {
+                (*part, *at) = (*part + 1, 0);
+                continue;
+            }
+            let ready = pages.map(|pages| &pages[*at]);
+            let bytes = ready.map_or_else(|| field(self.protocol, &resources[*at]), |page| page);
+            let size = bytes.len();
+            let shared = ready.is_some() || size >= SHARED;
+            if !page.is_empty() && (shared || page.len() + size > PAGE) {
                 break;
             }
-            let resource = self.resources.next()?;
-            self.left -= size;
-            if size >= SHARED {
-                return Some(resource.share(field(self.protocol, &resource)));
+            if shared {
+                let chunk = ready.cloned().unwrap_or_else(|| resources[*at].share(bytes));
+                (*at, self.left) = (*at + 1, self.left - size);
+                return Some(chunk);
             }
             if page.capacity() - page.len() < size {
-                page.reserve(PAGE.min(self.left + size));
+                page.reserve(PAGE.min(self.left));
             }
-            page.put_slice(field(self.protocol, &resource));
+            page.put_slice(bytes);
+            (*at, self.left) = (*at + 1, self.left - size);
         }
         (!page.is_empty()).then(|| page.freeze())
     }
@@ -104,7 +119,7 @@ mod tests {
             kind,
             nonce: "7".into(),
             version: "12".into(),
-            resources: sizes.iter().enumerate().map(resource).collect(),
+            resources: sizes.iter().enumerate().map(resource).collect::<Vec<_>>().into(),
             removed: vec!["gone".into()],
             step: Step { sequence: 1, snapshot: Arc::new(Snapshot::empty()) },
             push: false,
@@ -148,6 +163,10 @@ mod tests {
         let large = frame(&[5, 100_000, 5]);
         let chunks: Vec<Bytes> = Payload::new(Protocol::Delta, large.clone()).collect();
         assert_eq!(chunks.len(), 3);
-        assert_eq!(chunks[1].as_ptr(), large.resources[1].delta_field().as_ptr(), "the same memory");
+        assert_eq!(
+            chunks[1].as_ptr(),
+            large.resources.iter().nth(1).map(|r| r.delta_field().as_ptr()).unwrap(),
+            "the same memory"
+        );
     }
 }

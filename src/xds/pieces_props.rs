@@ -226,7 +226,8 @@ struct Client {
 
 impl Client {
     fn new(world: &World) -> Self {
-        let session = Session::new(Protocol::Delta, snapshot(world, true), Limits::default());
+        let session =
+            Session::new(Protocol::Delta, snapshot(world, true), Limits::default()).sharing(shared());
         let mut client = Self {
             session,
             now: Instant::now(),
@@ -246,7 +247,7 @@ impl Client {
     }
 
     fn reconnect(&mut self, snapshot: Arc<Snapshot>) {
-        self.session = Session::new(Protocol::Delta, snapshot, Limits::default());
+        self.session = Session::new(Protocol::Delta, snapshot, Limits::default()).sharing(shared());
         self.wire.clear();
         self.open.clear();
         // A stream that ends between a changed cluster and its assignment is not what this is about.
@@ -300,7 +301,7 @@ impl Client {
 
     fn receive_clusters(&mut self, frame: &Frame) {
         let (mut new, mut gone) = (Vec::new(), Vec::new());
-        for resource in &frame.resources {
+        for resource in frame.resources.iter() {
             let name = resource.name.to_string();
             self.has.get_mut(&CDS).unwrap().insert(name.clone(), resource.version);
             let objects = self.clusters.entry(name.clone()).or_insert_with(|| {
@@ -330,7 +331,7 @@ impl Client {
     }
 
     fn receive_assignments(&mut self, frame: &Frame, reversed: bool) {
-        for resource in &frame.resources {
+        for resource in frame.resources.iter() {
             let Some(objects) = self.clusters.get(&*resource.name) else { continue };
             self.has.get_mut(&EDS).unwrap().insert(resource.name.to_string(), resource.version);
             // The stand-in for an assignment that is not there is an empty message.

@@ -10,7 +10,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
-    Limits, SharedNames,
+    Limits, Shared,
     auth::{Access, Peer, Proven},
     metrics::Metrics,
     overload::Overload,
@@ -70,8 +70,8 @@ pub struct Context {
     pub secrets: Arc<dyn SecretProvider>,
     /// Where they are listed.
     pub streams: Arc<Streams>,
-    /// What they ask for.
-    pub names: SharedNames,
+    /// What they have in common.
+    pub shared: Arc<Shared>,
     /// Where they are counted.
     pub metrics: Metrics,
     /// How many of them there may be.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
+    contents::{Bundles, Contents},
     frame::{Frame, Protocol},
     kind::Kind,
     nack,
@@ -74,11 +75,21 @@ pub enum Heard {
     Stale,
 }
 
+/// What streams have in common.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// What they ask for.
+    pub names: SharedNames,
+    /// What they are given.
+    pub bundles: Bundles,
+}
+
 /// All types of one stream.
 #[derive(Debug)]
 pub struct Session {
     protocol: Protocol,
     limits: Limits,
+    pub(super) shared: Arc<Shared>,
     watches: [Watch; Kind::ALL.len()],
     newest: Step,
     secrets: Resources,
@@ -92,11 +103,18 @@ impl Session {
         Self {
             protocol,
             limits,
+            shared: Arc::default(),
             watches: Kind::ALL.map(|kind| Watch::new(kind, start.clone())),
             newest: Step { sequence: 1, snapshot },
             secrets: Resources::default(),
             nonces: 0,
         }
+    }
+
+    /// Shares what there is to be shared with other streams.
+    #[must_use]
+    pub fn sharing(self, shared: Arc<Shared>) -> Self {
+        Self { shared, ..self }
     }
 
     /// A newer snapshot. Those that were never sent are skipped.
@@ -119,8 +137,8 @@ impl Session {
     }
 
     /// Shares what was asked for with other streams that ask for the same.
-    pub fn share(&mut self, all: &SharedNames) {
-        self.watches.iter_mut().for_each(|watch| all.share(&mut watch.subscription.names));
+    pub fn share_names(&mut self) {
+        self.watches.iter_mut().for_each(|watch| self.shared.names.share(&mut watch.subscription.names));
     }
 
     /// When [`Self::next_frame`] may have something although nothing happened.
@@ -168,20 +186,17 @@ impl Session {
         let push = watch.step.sequence > 0 && target.sequence > watch.step.sequence;
         let everything = target.sequence >= watch.step.sequence && watch.advance(root, &target, hold, now);
         watch.release(released, |since| order::expired(since, now));
-        watch.want_awaited();
+        watch.want_awaited(everything);
 
         let whole = self.protocol == Protocol::Sotw && kind.is_complete();
         let unlimited = whole || kind.is_unlimited();
         let budget = if unlimited { usize::MAX } else { self.limits.response_bytes };
-        let Some(batch) = watch.take(budget, everything) else {
+        let Some(batch) = watch.take(budget, everything, &self.shared.bundles) else {
             watch.settle();
             return None;
         };
-        let waits_for: Vec<Arc<str>> = match kind {
-            CDS => batch.changed.iter().filter_map(|r| r.waits_for.clone()).collect(),
-            _ => Vec::new(),
-        };
-        let resources = if whole { watch.everything() } else { batch.changed };
+        let owing = (kind == CDS).then(|| batch.changed.clone());
+        let resources = if whole { Contents::from(watch.everything()) } else { batch.changed };
         // State of the world cannot express the removal of what is asked for by name. A secret is never removed: Envoy
         // would have to go on without the certificate that it has, or without knowing whom to trust.
         let removed = match (self.protocol, kind) {
@@ -196,9 +211,9 @@ impl Session {
         let nonce = self.nonces.to_string();
         watch.sent(nonce.clone(), resources.clone(), removed.clone(), push, now);
         let step = watch.step.clone();
-        if kind == CDS {
+        if let Some(clusters) = owing {
             // Envoy re-warms a changed cluster and, with Delta, does not ask for its endpoints again.
-            waits_for.into_iter().for_each(|name| self.watch_mut(EDS).owe(name));
+            self.watch_mut(EDS).owe(&clusters);
         }
         let version = match self.protocol {
             Protocol::Delta => step.snapshot.epoch.to_string(),
@@ -244,13 +259,20 @@ impl Session {
 }
 
 /// The version of a state-of-the-world response: a hash of what is in it, equal over restarts and replicas.
-fn version_of(resources: &[Arc<Encoded>]) -> String {
+fn version_of(resources: &Contents) -> String {
     let mut hash = Xxh3Default::new();
-    for resource in resources {
+    for resource in resources.iter() {
         hash.update(resource.name.as_bytes());
         hash.update(&resource.version.0.to_le_bytes());
     }
     format!("{:016x}", hash.digest())
+}
+
+/// All clients of a test share what there is to be shared, from run to run.
+#[cfg(test)]
+fn shared() -> Arc<Shared> {
+    static SHARED: std::sync::LazyLock<Arc<Shared>> = std::sync::LazyLock::new(Arc::default);
+    SHARED.clone()
 }
 
 #[cfg(test)]

@@ -157,7 +157,8 @@ impl Client {
     fn new(protocol: Protocol) -> Self {
         let mut client = Self {
             protocol,
-            session: Session::new(protocol, snapshot(protocol, &World::default()), Limits::default()),
+            session: Session::new(protocol, snapshot(protocol, &World::default()), Limits::default())
+                .sharing(shared()),
             now: Instant::now(),
             wire: VecDeque::new(),
             open: BTreeMap::new(),
@@ -174,7 +175,7 @@ impl Client {
     }
 
     fn reconnect(&mut self, snapshot: Arc<Snapshot>) {
-        self.session = Session::new(self.protocol, snapshot, Limits::default());
+        self.session = Session::new(self.protocol, snapshot, Limits::default()).sharing(shared());
         self.wire.clear();
         self.open.clear();
         self.nonces.clear();
@@ -269,7 +270,7 @@ impl Client {
             has.remove(name);
         }
         let wanted = &self.names[&kind];
-        for resource in &frame.resources {
+        for resource in frame.resources.iter() {
             let key = (kind, resource.name.clone());
             assert_ne!(self.refused.get(&key), Some(&resource.version), "{resource:?} was refused before");
             if !is_bad(resource) && (kind.is_wildcard() || wanted.contains(&resource.name)) {
@@ -296,7 +297,7 @@ impl Client {
         if frame.resources.iter().any(|r| self.refuses(r)) {
             return;
         }
-        for resource in &frame.resources {
+        for resource in frame.resources.iter() {
             if let Some(hosts) = self.tables.get_mut(table_of(&resource.name)) {
                 hosts.get_or_insert_default().insert(resource.name.clone(), resource.version);
             }
@@ -355,7 +356,7 @@ impl Client {
         let bad: Vec<&Arc<Encoded>> = frame.resources.iter().filter(|r| self.refuses(r)).collect();
         // Two virtual hosts with one domain: it is said which domain, not which virtual hosts.
         let named = kind != VHDS || frame.resources.len() == 1 || bad.iter().any(|r| r.name.ends_with('b'));
-        for resource in &frame.resources {
+        for resource in frame.resources.iter() {
             let key = (kind, resource.name.clone());
             if self.refuses(resource) && named {
                 self.refused.insert(key, resource.version);

@@ -30,6 +30,7 @@ impl Session {
 
         let watch = self.watch_mut(kind);
         watch.started = true;
+        watch.pay(false);
         let replaced = watch.subscription.replace(&request.resource_names, kind.is_wildcard());
         for name in &replaced.removed {
             watch.forget(name);

@@ -218,7 +218,8 @@ impl<W: Wire> Stream<W> {
             scope,
             node_id,
             trusted: proven.identity.is_some(),
-            session: Session::new(W::PROTOCOL, snapshot, context.settings.limits),
+            session: Session::new(W::PROTOCOL, snapshot, context.settings.limits)
+                .sharing(context.shared.clone()),
             attachment,
             secrets: Secrets::new(context.secrets.clone(), proven.identity),
             connected,
@@ -360,7 +361,7 @@ impl<W: Wire> Stream<W> {
         if std::mem::take(&mut self.unshared)
             && (self.shares < FREE_SHARES || self.shared.elapsed() > SPACING)
         {
-            self.session.share(&self.context.names);
+            self.session.share_names();
             self.shares = self.shares.saturating_add(1);
             self.shared = Instant::now();
         }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod parts;
+mod pending;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +15,16 @@ use std::{
 
 pub use answers::InFlight;
 pub use parts::Table;
-use parts::collection;
+pub(super) use parts::collection;
+use pending::Pending;
 
-use super::{kind::Kind, placeholder::placeholder, subscription::Subscription};
+use super::{
+    contents::{Bundle, Bundles, Contents},
+    kind::Kind,
+    names::Names,
+    placeholder::placeholder,
+    subscription::Subscription,
+};
 use crate::snapshot::{Difference, Encoded, ResourceType, Resources, Snapshot, Version};
 
 const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
@@ -74,11 +82,21 @@ struct Held {
 #[derive(Debug, Default)]
 pub struct Batch {
     /// New or changed for this client.
-    pub changed: Vec<Arc<Encoded>>,
+    pub changed: Contents,
     /// To be taken away.
     pub removed: Vec<Arc<str>>,
     /// Whether it must be sent although nothing is in it.
     pub answer: bool,
+}
+
+/// Assignments that clusters wait for which were sent before the client asked for any. All that it asks for without saying that
+/// it has it is sent anyway.
+#[derive(Debug)]
+enum Owed {
+    Nothing,
+    These(Vec<Arc<str>>),
+    /// It was more than once.
+    Everything,
 }
 
 /// The state of one type on one stream.
@@ -100,8 +118,8 @@ pub struct Watch {
     root: Resources,
     /// The root of the last acknowledged response.
     good: Resources,
-    pending: BTreeMap<Arc<str>, Has>,
-    owed: BTreeSet<Arc<str>>,
+    pending: Pending,
+    owed: Owed,
     refused: BTreeMap<Arc<str>, Refused>,
     held: BTreeMap<Arc<str>, Held>,
     answer: bool,
@@ -140,8 +158,8 @@ impl Watch {
             settled: start,
             root: Resources::default(),
             good: Resources::default(),
-            pending: BTreeMap::new(),
-            owed: BTreeSet::new(),
+            pending: Pending::default(),
+            owed: Owed::Nothing,
             refused: BTreeMap::new(),
             held: BTreeMap::new(),
             answer: false,
@@ -182,14 +200,13 @@ impl Watch {
 
     /// Marks a name for the next response. `has` counts only if nothing is known to be missing yet.
     pub fn want(&mut self, name: Arc<str>, has: Has) {
-        // Warming: it must be sent although the client has these bytes already.
-        let has = if self.owed.remove(&name) { Has::Unknown } else { has };
         match has {
             Has::Unknown => self.forget_table(&name),
             Has::Version(_) | Has::Said(_) if self.kind == RDS => drop(self.spared.insert(name.clone())),
             Has::Version(_) | Has::Said(_) | Has::Nothing => {}
         }
-        self.pending
+        let pending = self.pending.each();
+        pending
             .entry(name)
             .and_modify(|known| {
                 if has == Has::Unknown {
@@ -197,6 +214,31 @@ impl Watch {
                 }
             })
             .or_insert(has);
+    }
+
+    /// The first names that the client asks for, and what it `has` of them.
+    pub fn begin(&mut self, names: Arc<Names>, has: impl Fn(&str) -> Has) {
+        self.subscription.names = names.clone();
+        let nothing = names.iter().all(|name| has(name) == Has::Unknown);
+        // Nobody else gets the same secrets.
+        let alike = self.kind.whole().is_none() && self.kind != Kind::Secret;
+        if nothing && alike && self.pending.is_empty() {
+            self.pending = Pending::all(names);
+        } else {
+            names.iter().for_each(|name| self.want_named(name.clone(), has(name)));
+        }
+    }
+
+    /// The client asks for the first time. `says`: it said what it has, which does not count where a cluster waits for it.
+    pub fn pay(&mut self, says: bool) {
+        match std::mem::replace(&mut self.owed, Owed::Nothing) {
+            Owed::These(names) if says => names.into_iter().for_each(|name| self.owe_one(name)),
+            Owed::Everything if says => {
+                let names: Vec<_> = self.pending.each().keys().cloned().collect();
+                names.into_iter().for_each(|name| self.want(name, Has::Unknown));
+            }
+            Owed::Nothing | Owed::These(_) | Owed::Everything => {}
+        }
     }
 
     /// Everything that there is, again. `known`: what the client says that it has.
@@ -225,13 +267,12 @@ impl Watch {
         if self.kind == LEDS && name.ends_with('*') {
             return self.forget_collection(name);
         }
-        self.owed.remove(name);
         self.forget_table(name);
         if self.covers(name) {
             self.want(name.clone(), Has::Unknown);
         } else {
             // What it refused stays refused when it asks again.
-            self.pending.remove(name);
+            self.pending.each().remove(name);
             self.held.remove(name);
         }
     }
@@ -239,23 +280,31 @@ impl Watch {
     /// The end of a wildcard subscription: only what was asked for by name stays.
     pub fn forget_wildcard(&mut self) {
         let Self { subscription, pending, held, .. } = self;
-        pending.retain(|name, _| subscription.covers(name));
+        pending.each().retain(|name, _| subscription.covers(name));
         held.retain(|name, _| subscription.covers(name));
     }
 
-    /// A cluster was sent (again) that waits for this assignment: it is sent after it, changed or not.
-    pub fn owe(&mut self, name: Arc<str>) {
+    /// Clusters were sent (again): the assignments that they wait for are sent after them, changed or not.
+    pub fn owe(&mut self, clusters: &Contents) {
+        let mut names = clusters.waiting().filter_map(|cluster| cluster.waits_for.clone());
+        match &self.owed {
+            _ if self.started => names.for_each(|name| self.owe_one(name)),
+            Owed::Nothing => self.owed = Owed::These(names.collect()),
+            _ if names.next().is_some() => self.owed = Owed::Everything,
+            Owed::These(_) | Owed::Everything => {}
+        }
+    }
+
+    fn owe_one(&mut self, name: Arc<str>) {
         if self.covers(&name) {
             self.want(name, Has::Unknown);
-        } else {
-            self.owed.insert(name);
         }
     }
 
     /// Moves to a step in which this type is not served: nothing is said about it.
     pub fn skip(&mut self, step: &Step) {
         (self.answer, self.step, self.settled) = (false, step.clone(), step.clone());
-        self.pending.clear();
+        self.pending = Pending::default();
         self.awaited.clear();
     }
 
@@ -265,15 +314,13 @@ impl Watch {
     pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) -> bool {
         // Before the first answer all that was asked for by name is pending.
         let everything = self.subscription.wildcard;
-        let simple = if everything {
-            self.pending.is_empty() && self.kind.whole().is_none()
-        } else {
-            self.kind != LEDS
-        };
+        let simple =
+            if everything { self.pending.is_empty() && self.waits_for_all() } else { self.kind != LEDS };
         if self.step.sequence == 0 && simple {
             (self.root, self.step) = (root.clone(), step.clone());
             return everything;
         }
+        self.pending.each();
         let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
         // The names of collections stand for others.
         let may_cover = |bits| everything || self.kind == LEDS || self.subscription.names.may_hold(bits);
@@ -293,7 +340,7 @@ impl Watch {
                     back.insert(collection(name).to_owned());
                 }
             }
-            let has = (!self.pending.contains_key(name)).then(|| self.has(name));
+            let has = (!self.pending.each().contains_key(name)).then(|| self.has(name));
             let name = name.clone();
             let kept = self.kind == RDS && gone.is_some_and(|gone| gone.waits_for.is_some());
             match gone {
@@ -307,7 +354,7 @@ impl Watch {
                     self.held.remove(&name);
                 }
             }
-            self.pending.extend(has.map(|has| (name, has)));
+            self.pending.each().extend(has.map(|has| (name, has)));
         }
         back.iter().for_each(|collection| self.come_back(collection));
         vanished.into_iter().for_each(|collection| self.remember(collection));
@@ -327,7 +374,7 @@ impl Watch {
         for name in free {
             let has = self.has(&name);
             self.held.remove(&name);
-            self.pending.entry(name).or_insert(has);
+            self.pending.each().entry(name).or_insert(has);
         }
     }
 
@@ -348,13 +395,15 @@ impl Watch {
 
     /// Takes what the client needs, up to about `budget` bytes, in the order of names; or `everything`, layer by layer, where
     /// the client has nothing. None: nothing is needed.
-    pub fn take(&mut self, budget: usize, everything: bool) -> Option<Batch> {
-        let mut batch = Batch { answer: std::mem::take(&mut self.answer), ..Batch::default() };
-        let (mut left, mut homeless) = (budget, Vec::new());
-        if everything {
-            left = self.take_root(&mut batch, budget);
+    pub fn take(&mut self, budget: usize, everything: bool, bundles: &Bundles) -> Option<Batch> {
+        let answer = std::mem::take(&mut self.answer);
+        let whole = self.take_whole(budget, everything, bundles);
+        let mut left = budget - whole.iter().map(|bundle| bundle.bytes()).sum::<usize>();
+        let (mut changed, mut removed, mut homeless) = (Vec::new(), Vec::new(), Vec::new());
+        if everything && whole.is_empty() {
+            left = self.take_root(&mut changed, budget);
         }
-        while let Some((name, has)) = self.pending.pop_first() {
+        while let Some((name, has)) = self.pending.each().pop_first() {
             let current = self.choose(&name, has);
             let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
             match current {
@@ -363,10 +412,10 @@ impl Watch {
                     continue;
                 }
                 None if has == Has::Nothing || self.spared.contains(&name) => continue,
-                _ if (size > left && left < budget && self.may_split(&batch, &name))
-                    || batch.changed.len() >= self.at_once =>
+                _ if (size > left && left < budget && self.may_split(&changed, &name))
+                    || changed.len() >= self.at_once =>
                 {
-                    self.pending.insert(name, has);
+                    self.pending.each().insert(name, has);
                     break;
                 }
                 // A removal alone would be an answer to whoever waits for the collection.
@@ -374,31 +423,60 @@ impl Watch {
                     homeless.push((name, has));
                     continue;
                 }
-                Some(resource) => batch.changed.push(resource),
-                None => batch.removed.push(name),
+                Some(resource) => changed.push(resource),
+                None => removed.push(name),
             }
             left = left.saturating_sub(size);
         }
-        self.pending.extend(homeless);
-        self.add_before_removing(&mut batch);
-        let something = batch.answer || !batch.changed.is_empty() || !batch.removed.is_empty();
+        self.pending.each().extend(homeless);
+        self.add_before_removing(&changed, &mut removed);
+        let something = answer || !whole.is_empty() || !changed.is_empty() || !removed.is_empty();
         if !something {
             self.at_once = usize::MAX;
         }
-        something.then_some(batch)
+        something.then(|| Batch { changed: Contents::new(whole, changed), removed, answer })
+    }
+
+    /// What the client, which has nothing, gets as everybody does who asks for the same; nothing if that is too much for one
+    /// response. What is left is pending.
+    fn take_whole(&mut self, budget: usize, everything: bool, bundles: &Bundles) -> Vec<Arc<Bundle>> {
+        let names = self.pending.take_all();
+        let usual = self.at_once == usize::MAX && self.refused.is_empty() && self.held.is_empty();
+        let mut found = Vec::new();
+        if usual && (everything || names.is_some()) {
+            let all = self.root.layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
+            found = all.filter(|bundle| bundle.len() > 0).collect();
+        }
+        let fits = |bundle: &Arc<Bundle>| {
+            self.kind.whole().is_none() || bundle.prefixes().iter().all(|prefix| self.open.contains(prefix))
+        };
+        if !found.iter().all(fits) || found.iter().map(|bundle| bundle.bytes()).sum::<usize>() > budget {
+            found.clear();
+        }
+        if let Some(names) = names {
+            // Most subscriptions name only what is there.
+            let count: usize = found.iter().map(|bundle| bundle.len()).sum();
+            let missing = names.iter().filter(|name| found.is_empty() || self.root.get(name).is_none());
+            let missing = missing.map(|name| (name.clone(), Has::Unknown));
+            if count < names.len() {
+                self.pending.each().extend(missing);
+            }
+        }
+        found
     }
 
     /// The root as far as it fits; the rest is pending. Returns what is left of the budget.
-    fn take_root(&mut self, batch: &mut Batch, budget: usize) -> usize {
-        let (mut left, mut full) = (budget, false);
+    fn take_root(&mut self, changed: &mut Vec<Arc<Encoded>>, budget: usize) -> usize {
+        // Some of it may have no place.
+        let (mut left, mut full) = (budget, self.kind.whole().is_some());
         for resource in self.root.iter() {
             let size = resource.size() + 8;
-            full |= (size > left && left < budget) || batch.changed.len() >= self.at_once;
+            full |= (size > left && left < budget) || changed.len() >= self.at_once;
             if full {
-                self.pending.insert(resource.name.clone(), Has::Nothing);
+                self.pending.each().insert(resource.name.clone(), Has::Nothing);
             } else {
                 left = left.saturating_sub(size);
-                batch.changed.push(resource.clone());
+                changed.push(resource.clone());
             }
         }
         left

@@ -12,7 +12,7 @@ use landbridge_proto::{
 };
 
 use super::*;
-use crate::snapshot::ResourceSet;
+use crate::{snapshot::ResourceSet, xds::payload::Payload};
 use ResourceType::{Cluster, Endpoint, Listener, Route};
 
 const CDS: Kind = Kind::Snapshot(Cluster);
@@ -142,7 +142,7 @@ impl Client {
 
 fn describe(frame: &Frame) -> String {
     let mut text = frame.kind.short().to_owned();
-    for resource in &frame.resources {
+    for resource in frame.resources.iter() {
         text += &format!(" +{}", content(resource));
     }
     for name in &frame.removed {

@@ -191,3 +191,40 @@ fn large_answers_come_in_parts() {
     assert_eq!(seen, 100);
     assert!(frames > 3);
 }
+
+/// Two clients with the same snapshot: the responses of one type, and their chunks.
+fn pairs(kind: Kind, names: [&[&str]; 2], resources: [&str; 4]) -> [(Frame, Vec<bytes::Bytes>); 2] {
+    let (shared, snapshot) = (Arc::default(), snapshot(resources));
+    names.map(|names| {
+        let mut c = Client::new(Protocol::Delta, [""; 4]);
+        c.session =
+            Session::new(Protocol::Delta, snapshot.clone(), Limits::default()).sharing(Arc::clone(&shared));
+        c.subscribe(kind, names);
+        let frame = c.session.next_frame(c.now).expect("an answer");
+        (frame.clone(), Payload::new(Protocol::Delta, frame).collect())
+    })
+}
+
+#[test]
+fn who_asks_for_the_same_gets_the_same_memory() {
+    let large = |name: &str| format!("{name}={}", name.repeat(10_000));
+    let list = ["a", "b", "c", "d", "f", "g"].map(large).join(" ");
+    let cases: [(Kind, [&[&str]; 2], bool); 5] = [
+        (CDS, [&[], &[]], true),
+        (EDS, [&["a", "b", "c", "d", "f"], &["f", "a", "b", "d", "c", "c"]], true),
+        (EDS, [&["a", "b", "c", "d"], &["a", "b", "c", "f"]], false),
+        (EDS, [&["a", "b", "c", "d", "none"], &["none", "a", "b", "c", "d"]], true),
+        (EDS, [&["a"], &["a"]], false),
+    ];
+    for (kind, names, same) in cases {
+        let [(first, one), (second, other)] = pairs(kind, names, [&list, &list, "", ""]);
+        let equal = describe(&first) == describe(&second);
+        assert_eq!(equal, same || names[0] == names[1], "{kind:?} {names:?}");
+        let places = |chunks: &[bytes::Bytes]| -> Vec<_> {
+            chunks.iter().filter(|chunk| chunk.len() > 20_000).map(|chunk| chunk.as_ptr()).collect()
+        };
+        assert_eq!(!places(&one).is_empty() && places(&one) == places(&other), same, "{kind:?} {names:?}");
+        let bytes: usize = one.iter().map(bytes::Bytes::len).sum();
+        assert!(bytes > first.bytes() && bytes < first.bytes() + 300, "{bytes}");
+    }
+}

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{EDS, Has, Refused, Step, Table, Watch};
-use crate::snapshot::{Encoded, Resources};
+use super::{EDS, Has, RDS, Refused, Step, Table, Watch};
+use crate::{
+    snapshot::{Encoded, Resources},
+    xds::Contents,
+};
 
 /// A response without an answer so far.
 #[derive(Clone, Debug)]
@@ -16,7 +19,7 @@ pub struct InFlight {
     pub sent_at: Instant,
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
-    resources: Vec<Arc<Encoded>>,
+    resources: Contents,
     removed: Vec<Arc<str>>,
     root: Resources,
 }
@@ -26,7 +29,7 @@ impl Watch {
     pub fn sent(
         &mut self,
         nonce: String,
-        resources: Vec<Arc<Encoded>>,
+        resources: Contents,
         removed: Vec<Arc<str>>,
         push: bool,
         now: Instant,
@@ -44,7 +47,10 @@ impl Watch {
     /// The response in flight was accepted.
     pub fn acked(&mut self) -> Option<InFlight> {
         let answered = self.in_flight.take()?;
-        for resource in &answered.resources {
+        // Most say nothing about tables, and most clients refuse nothing.
+        let tables = self.has_tables() || answered.resources.waiting().next().is_some();
+        let tell = (matches!(self.kind, EDS | RDS) && tables) || !self.refused.is_empty();
+        for resource in answered.resources.iter().take_while(|_| tell) {
             self.has_table(resource, false);
             if self.refused.is_empty() {
                 continue;
@@ -68,7 +74,8 @@ impl Watch {
         culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
     ) -> Option<(InFlight, Vec<Arc<Encoded>>)> {
         let answered = self.in_flight.take()?;
-        let culprits = culprits(&answered.resources);
+        let resources: Vec<_> = answered.resources.iter().cloned().collect();
+        let culprits = culprits(&resources);
         for resource in &culprits {
             let kept = match self.refused.get(&resource.name) {
                 Some(refused) => refused.kept.clone(),
@@ -87,7 +94,7 @@ impl Watch {
         } else {
             let others = answered.resources.iter().filter(|r| !culprits.contains(r)).map(|r| r.name.clone());
             let removed = answered.removed.iter().filter(|_| !answered.resources.is_empty()).cloned();
-            self.pending.extend(others.chain(removed).map(|name| (name, Has::Unknown)));
+            self.pending.each().extend(others.chain(removed).map(|name| (name, Has::Unknown)));
             if culprits.is_empty() {
                 self.at_once = (answered.resources.len() / 2).max(1);
             }

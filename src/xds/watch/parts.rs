@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Batch, EDS, Has, LEDS, RDS, Watch};
+use super::{EDS, Has, LEDS, RDS, Watch};
 use crate::snapshot::Encoded;
 
 /// What happened to a table, which is a route configuration whose virtual hosts are resources of their own, or an assignment
@@ -26,7 +26,7 @@ pub enum Table {
 }
 
 /// What the names of an endpoint's collection begin with.
-pub(super) fn collection(name: &str) -> &str {
+pub(in crate::xds) fn collection(name: &str) -> &str {
     name.rfind('/').map_or("", |at| &name[..=at])
 }
 
@@ -57,8 +57,13 @@ impl Watch {
     /// Marks what tables wait for. Where a table has no hosts, the removal of a name that nothing has is an answer, too;
     /// Envoy knows no other for this. Collections of endpoints are never empty: one that Envoy asks for and that is not
     /// there belongs to an assignment that is about to be replaced, and a cluster must not become warm without endpoints.
-    pub fn want_awaited(&mut self) {
+    ///
+    /// `everything`: all that there is is about to be sent.
+    pub fn want_awaited(&mut self, everything: bool) {
         for (prefix, all) in std::mem::take(&mut self.awaited) {
+            if everything && self.root.with_prefix(&prefix).next().is_some() {
+                continue;
+            }
             if self.kind == LEDS {
                 if all {
                     self.want_all_of(&prefix);
@@ -76,9 +81,21 @@ impl Watch {
         }
     }
 
+    /// Whether a client that wants everything and has nothing is to get all of it: parts only if it does not know their tables.
+    pub(super) fn waits_for_all(&self) -> bool {
+        match self.kind.whole() {
+            None => true,
+            Some(_) => {
+                self.kind != LEDS
+                    && self.subscription.names.is_empty()
+                    && self.awaited.values().all(|all| *all)
+            }
+        }
+    }
+
     /// The client has this table: it said so (`known`), or it accepted it.
     pub(super) fn has_table(&mut self, resource: &Encoded, known: bool) {
-        let none = || resource.waits_for.is_none() && self.tables.is_empty() && self.spared.is_empty();
+        let none = || resource.waits_for.is_none() && !self.has_tables();
         if !matches!(self.kind, EDS | RDS) || none() || !self.covers(&resource.name) {
             return;
         }
@@ -91,6 +108,11 @@ impl Watch {
             self.news.extend(before.map(Table::Gone));
             self.news.push(if known { Table::Known(prefix.clone()) } else { Table::New(prefix.clone()) });
         }
+    }
+
+    /// Whether there is any table to forget.
+    pub(super) fn has_tables(&self) -> bool {
+        !(self.tables.is_empty() && self.spared.is_empty())
     }
 
     pub(super) fn forget_table(&mut self, name: &Arc<str>) {
@@ -156,44 +178,43 @@ impl Watch {
 
     /// Whether a response may end before this name: not within a collection, for a cluster that is waiting takes what has
     /// come for all.
-    pub(super) fn may_split(&self, batch: &Batch, name: &str) -> bool {
-        let last = || batch.changed.last().map(|last| collection(&last.name));
+    pub(super) fn may_split(&self, changed: &[Arc<Encoded>], name: &str) -> bool {
+        let last = || changed.last().map(|last| collection(&last.name));
         self.kind != LEDS || last() != Some(collection(name))
     }
 
     /// An endpoint that moves to another collection is removed from the old one after it was added to the new one: Envoy
     /// takes them one after the other, in any order, and has no such endpoint in between.
-    pub(super) fn add_before_removing(&mut self, batch: &mut Batch) {
-        if self.kind != LEDS || batch.changed.is_empty() || batch.removed.is_empty() {
+    pub(super) fn add_before_removing(&mut self, changed: &[Arc<Encoded>], removed: &mut Vec<Arc<str>>) {
+        if self.kind != LEDS || changed.is_empty() || removed.is_empty() {
             return;
         }
         let id = |name: &str| name[collection(name).len()..].to_owned();
-        let added: HashSet<String> = batch.changed.iter().map(|r| id(&r.name)).collect();
-        let (later, now) =
-            std::mem::take(&mut batch.removed).into_iter().partition(|n| added.contains(&id(n)));
-        batch.removed = now;
-        self.pending.extend(later.into_iter().map(|name| (name, Has::Unknown)));
+        let added: HashSet<String> = changed.iter().map(|r| id(&r.name)).collect();
+        let (later, now) = std::mem::take(removed).into_iter().partition(|n| added.contains(&id(n)));
+        *removed = now;
+        self.pending.each().extend(later.into_iter().map(|name| (name, Has::Unknown)));
     }
 
     /// A collection is gone from the root, and the client still asks for it.
     pub(super) fn remember(&mut self, collection: String) {
         let mut has: BTreeSet<_> = self.root.with_prefix(&collection).map(|r| r.name.clone()).collect();
-        has.extend(self.pending.keys().filter(|name| name.starts_with(&collection)).cloned());
-        self.pending.retain(|name, _| !has.contains(name));
+        has.extend(self.pending.each().keys().filter(|name| name.starts_with(&collection)).cloned());
+        self.pending.each().retain(|name, _| !has.contains(name));
         self.vanished.insert(collection, has);
     }
 
     /// It is there again before anybody told the client, which may have endpoints that are gone for good.
     pub(super) fn come_back(&mut self, collection: &str) {
         for name in self.vanished.remove(collection).into_iter().flatten() {
-            self.pending.insert(name, Has::Unknown);
+            self.pending.each().insert(name, Has::Unknown);
         }
     }
 
     /// The client has dropped a collection.
     pub(super) fn forget_collection(&mut self, name: &str) {
         let prefix = name.trim_end_matches('*');
-        self.pending.retain(|name, _| !name.starts_with(prefix));
+        self.pending.each().retain(|name, _| !name.starts_with(prefix));
         self.refused.retain(|name, _| !name.starts_with(prefix));
         self.vanished.remove(prefix);
     }

@@ -178,7 +178,8 @@ fn mistakes_are_said_at_the_object_once_by_one_replica_until_they_are_mended() {
         east.apply(&rule("zz-late", BROKEN)).await?;
         let then = said_of(&east, &["zz-late"]).await?;
         ensure!(then["zz-late"].by == planes[0].name, "{then:#?}");
-        let same = |object: &str| then[object].by == first[object].by && then[object].note == first[object].note;
+        let same =
+            |object: &str| then[object].by == first[object].by && then[object].note == first[object].note;
         ensure!(first.keys().all(|object| same(object)), "{first:#?} {then:#?}");
         ensure!(others(&first).all(|object| then[object] == first[object]), "{first:#?} {then:#?}");
         until("it is told", async || Ok(told(&planes[0], "written").await? >= 1.0)).await?;

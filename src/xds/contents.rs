@@ -1,0 +1,212 @@
+//! What responses contain. Streams that get the same resources share the list of them, and the bytes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{Protocol, names::Names, watch::collection};
+use crate::snapshot::{Encoded, ResourceSet};
+
+/// Bundles with fewer bytes are copied for each stream: that costs less than a DATA frame of their own.
+const WORTH_PAGES: usize = 32 * 1024;
+
+/// So many bytes are kept as shared pages at most, in the whole process. What is beyond is copied for each stream, as far as the
+/// stream has room for it: many clients that do not read may each hold on to another bundle.
+const MOST_PAGES: usize = 64 * 1024 * 1024;
+
+/// Bytes of shared pages that are alive.
+static PAGES: AtomicUsize = AtomicUsize::new(0);
+
+/// The resources of a response: bundles that other streams get as well, and single ones.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    bundles: Vec<Arc<Bundle>>,
+    single: Arc<[Arc<Encoded>]>,
+}
+
+/// What a layer of a snapshot has of the names of a subscription, or all that it has.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Held on to, because where they are stands for them in [`Bundles`].
+    _names: Option<Arc<Names>>,
+    resources: Vec<Arc<Encoded>>,
+    /// The sum of their sizes.
+    bytes: usize,
+    /// How long all of them are as they are written, by protocol.
+    lengths: [usize; 2],
+    /// Whether one of them waits for another resource.
+    waits: bool,
+    /// What their names begin with, up to the last `/`.
+    prefixes: Vec<Arc<str>>,
+    /// All of them as they are written, by protocol. None: not to be kept.
+    pages: [OnceLock<Option<Pages>>; 2],
+}
+
+#[derive(Debug)]
+struct Pages {
+    pages: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// The bundles that streams are given now, each once.
+#[derive(Debug, Default)]
+pub struct Bundles(Mutex<HashMap<(usize, u64), Weak<Bundle>>>);
+
+/// A resource as it is written.
+pub(super) fn field(protocol: Protocol, resource: &Encoded) -> &[u8] {
+    match protocol {
+        Protocol::Delta => resource.delta_field(),
+        Protocol::Sotw => resource.sotw_field(),
+    }
+}
+
+fn length(protocol: Protocol, resources: &[Arc<Encoded>]) -> usize {
+    resources.iter().map(|resource| field(protocol, resource).len()).sum()
+}
+
+fn place(protocol: Protocol) -> usize {
+    usize::from(protocol == Protocol::Sotw)
+}
+
+// === impl Contents ===
+
+impl Contents {
+    /// Both.
+    pub fn new(bundles: Vec<Arc<Bundle>>, single: Vec<Arc<Encoded>>) -> Self {
+        Self { bundles, single: single.into() }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.bundles.iter().flat_map(|bundle| &bundle.resources).chain(&*self.single)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.bundles.iter().map(|bundle| bundle.resources.len()).sum::<usize>() + self.single.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.single.is_empty() && self.bundles.iter().all(|bundle| bundle.resources.is_empty())
+    }
+
+    /// The sum of their sizes.
+    pub fn bytes(&self) -> usize {
+        let single = self.single.iter().map(|resource| resource.size());
+        self.bundles.iter().map(|bundle| bundle.bytes).chain(single).sum()
+    }
+
+    /// Those that wait for another resource.
+    pub fn waiting(&self) -> impl Iterator<Item = &Arc<Encoded>> {
+        let bundles = self.bundles.iter().filter(|bundle| bundle.waits);
+        let resources = bundles.flat_map(|bundle| &bundle.resources).chain(&*self.single);
+        resources.filter(|resource| resource.waits_for.is_some())
+    }
+
+    /// How long all of them are as they are written.
+    pub(super) fn length(&self, protocol: Protocol) -> usize {
+        let bundles = self.bundles.iter().map(|bundle| bundle.lengths[place(protocol)]);
+        bundles.sum::<usize>() + length(protocol, &self.single)
+    }
+
+    /// The resources in parts, each with the pages that it is written as, if they are ready. None: there are no more parts.
+    pub(super) fn part(
+        &self,
+        part: usize,
+        protocol: Protocol,
+    ) -> Option<(&[Arc<Encoded>], Option<&[Bytes]>)> {
+        match self.bundles.get(part) {
+            Some(bundle) => Some((&bundle.resources, bundle.pages(protocol))),
+            None => (part == self.bundles.len()).then_some((&*self.single, None)),
+        }
+    }
+}
+
+impl From<Vec<Arc<Encoded>>> for Contents {
+    fn from(single: Vec<Arc<Encoded>>) -> Self {
+        Self::new(Vec::new(), single)
+    }
+}
+
+// === impl Bundle ===
+
+impl Bundle {
+    fn new(names: Option<Arc<Names>>, layer: &ResourceSet) -> Self {
+        let resources: Vec<_> = match &names {
+            Some(names) => names.iter().filter_map(|name| layer.get(name)).cloned().collect(),
+            None => layer.values().cloned().collect(),
+        };
+        let bytes = resources.iter().map(|resource| resource.size()).sum();
+        let lengths = [Protocol::Delta, Protocol::Sotw].map(|protocol| length(protocol, &resources));
+        let waits = resources.iter().any(|resource| resource.waits_for.is_some());
+        let mut prefixes: Vec<&str> = resources.iter().map(|resource| collection(&resource.name)).collect();
+        prefixes.dedup();
+        let prefixes = prefixes.into_iter().map(Arc::from).collect();
+        Self { _names: names, resources, bytes, lengths, waits, prefixes, pages: Default::default() }
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// The sum of the sizes of its resources, and of what comes with each in a response.
+    pub fn bytes(&self) -> usize {
+        self.bytes + 8 * self.resources.len()
+    }
+
+    /// What the names of its resources begin with, up to the last `/`.
+    pub fn prefixes(&self) -> &[Arc<str>] {
+        &self.prefixes
+    }
+
+    fn pages(&self, protocol: Protocol) -> Option<&[Bytes]> {
+        let pages = self.pages[place(protocol)].get_or_init(|| {
+            let worth = self.bytes >= WORTH_PAGES && PAGES.load(Relaxed) + self.bytes <= MOST_PAGES;
+            worth.then(|| Pages::new(super::payload::pages(protocol, &self.resources)))
+        });
+        pages.as_ref().map(|pages| pages.pages.as_slice())
+    }
+}
+
+impl Pages {
+    fn new(pages: Vec<Bytes>) -> Self {
+        let bytes = pages.iter().map(Bytes::len).sum();
+        PAGES.fetch_add(bytes, Relaxed);
+        Self { pages, bytes }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        PAGES.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+// === impl Bundles ===
+
+impl Bundles {
+    /// What a layer has of these names; or all that it has.
+    pub fn get(&self, names: Option<&Arc<Names>>, layer: &ResourceSet) -> Arc<Bundle> {
+        let key = (names.map_or(0, |names| Arc::as_ptr(names).addr()), layer.stamp());
+        if let Some(known) = self.0.lock().get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        // Not under the lock. Two that come at once may both make one.
+        let new = Arc::new(Bundle::new(names.cloned(), layer));
+        let mut known = self.0.lock();
+        if known.len() == known.capacity() {
+            known.retain(|_, bundle| bundle.strong_count() > 0);
+        }
+        known.insert(key, Arc::downgrade(&new));
+        new
+    }
+}
