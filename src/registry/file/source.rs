@@ -159,14 +159,19 @@ fn read_and_send(
     let mut by_rescan = false;
     let mut named_only = false;
     let mut seen = Instant::now();
+    let mut looked = seen;
     loop {
         let renewed = watching.renew();
         let (in_writing, writers_wait) = gatherer.being_written();
-        // Nothing but these files is to be looked at: no earlier look asked for another one.
-        let quick = named_only && !renewed && in_writing.is_empty();
+        // Nothing but these files is to be looked at: no earlier look asked for another one, and where events never pause the
+        // last one at everything is not too long ago.
+        let quick = named_only && !renewed && in_writing.is_empty() && looked.elapsed() < timing.rescan;
         let quick = quick.then(|| reader.look_at(&touched)).flatten();
         let untold = quick.is_some();
-        let mut look = quick.unwrap_or_else(|| reader.look(&touched, &in_writing));
+        let mut look = quick.unwrap_or_else(|| {
+            looked = Instant::now();
+            reader.look(&touched, &in_writing)
+        });
         if by_rescan && !renewed && look.changed_files > 0 {
             status.repaired(look.changed_files);
         }

@@ -31,13 +31,14 @@ impl World {
         for (name, text) in files {
             fs::write(dir.path().join("root").join(name), text).unwrap();
         }
-        let mut world = Self::start(dir);
+        let mut world = Self::start(dir, Timing::default());
         world.until("first read", |w| w.state == ClusterState::Synced).await;
         world
     }
 
-    fn start(dir: tempfile::TempDir) -> Self {
+    fn start(dir: tempfile::TempDir, timing: Timing) -> Self {
         let mut source = FileSource::new("east".into(), dir.path().join("root"));
+        source.timing = timing;
         source.timing.retry = Duration::from_millis(20);
         source.timing.empty_grace = Duration::from_millis(200);
         let (sender, changes) = mpsc::channel(16);
@@ -227,7 +228,7 @@ async fn what_may_not_be_read_stays() {
     fs::write(dir.path().join("root/sub/b.yaml"), namespaces(&["b"])).unwrap();
     // Permissions say nothing to root; a link to nowhere cannot be read by anybody.
     symlink("nowhere", dir.path().join("root/c.yaml")).unwrap();
-    let mut w = World::start(dir);
+    let mut w = World::start(dir, Timing::default());
     w.until("first read", |w| w.names() == ["a", "b"] && w.is_stale()).await;
     fs::remove_file(w.path("c.yaml")).unwrap();
     w.until("whole", |w| w.state == ClusterState::Synced).await;
@@ -255,7 +256,7 @@ async fn what_may_not_be_read_stays() {
 async fn a_source_may_start_before_its_directory() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
-    let mut w = World::start(dir);
+    let mut w = World::start(dir, Timing::default());
     w.until("nothing there", World::is_stale).await;
     fs::create_dir(&root).unwrap();
     w.until("there", |w| w.state == ClusterState::Synced).await;
@@ -277,13 +278,42 @@ async fn swapped_links() {
     symlink("..1", root.join("..data")).unwrap();
     symlink("..data/a.yaml", root.join("a.yaml")).unwrap();
     version("..2", &(namespace("a", "2") + &namespace("c", "1")));
-    let mut w = World::start(dir);
+    let mut w = World::start(dir, Timing::default());
     w.until("first", |w| w.names() == ["a", "b"]).await;
     symlink("..2", w.path("..tmp")).unwrap();
     fs::rename(w.path("..tmp"), w.path("..data")).unwrap();
     fs::remove_dir_all(w.path("..1")).unwrap();
     w.until("swapped", |w| w.names() == ["a", "c"] && w.label("a") == Some("2")).await;
     assert_eq!(w.removed, ["b"]);
+    w.end().await;
+}
+
+/// What no event tells of is found, however much happens elsewhere.
+#[tokio::test]
+async fn everything_is_looked_at_now_and_then_where_events_never_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("root"), dir.path().join("outside.yaml"));
+    fs::create_dir(&root).unwrap();
+    fs::write(&outside, namespace("a", "1")).unwrap();
+    symlink(&outside, root.join("a.yaml")).unwrap();
+    let busy = CancellationToken::new();
+    let (stop, file, draft) = (busy.clone(), root.join("b.yaml"), dir.path().join("b.draft"));
+    let writer = std::thread::spawn(move || {
+        for i in 0.. {
+            fs::write(&draft, namespace("b", &i.to_string())).unwrap();
+            fs::rename(&draft, &file).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    });
+    let mut w = World::start(dir, Timing { rescan: Duration::from_millis(300), ..Timing::default() });
+    w.until("first read", |w| w.label("a") == Some("1") && w.label("b").is_some()).await;
+    fs::write(&outside, namespace("a", "2")).unwrap();
+    w.until("rescan", |w| w.label("a") == Some("2")).await;
+    busy.cancel();
+    writer.join().unwrap();
     w.end().await;
 }
 
