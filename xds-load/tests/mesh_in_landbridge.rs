@@ -29,7 +29,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use xds_load::{
-    expect::{Expectation, Marker, Type},
+    expect::{Expectation, Type},
     mesh::{
         Assignment, Large, Mesh, Port, Spec,
         churn::{Churn, Script},
@@ -173,12 +173,14 @@ fn holds(snapshot: &Snapshot, expected: &Expectation) -> bool {
         other => panic!("no script announces {other:?}"),
     };
     let bytes = set.get(&expected.name).map(|resource| resource.any().to_vec());
-    let find = |needle: &[u8]| bytes.as_ref().map(|b| memchr::memmem::find(b, needle).is_some());
-    match &expected.marker {
+    let marker = &expected.marker;
+    match bytes {
         // A service that others may not see is no miss of theirs.
-        Marker::Contains(needle) => find(needle).unwrap_or(expected.kind == Type::Endpoint),
-        Marker::Lacks(needle) => !find(needle).unwrap_or(false),
-        Marker::Gone => bytes.is_none(),
+        None => !marker.wants() || expected.kind == Type::Endpoint,
+        Some(any) => {
+            let any = prost_types::Any::decode(any.as_slice()).expect("an Any");
+            marker.is_in(expected.kind, &any.value) == marker.wants()
+        }
     }
 }
 

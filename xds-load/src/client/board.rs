@@ -173,9 +173,10 @@ impl Watch {
     fn part(&mut self, world: &World, whole: NameId, step: Step<'_>, met: &mut impl FnMut(Met)) {
         let Some(live) = self.live.get_mut(&whole) else { return };
         let old = step.old.and_then(|old| world.of_content(old).bytes.as_deref());
+        let kind = world.of_name(step.name).kind;
         live.retain_mut(|live| {
             let new = step.new.map(|(_, bytes)| bytes);
-            if live.concerns(&step) && by_part(&live.expectation.marker, old, new) {
+            if live.concerns(&step) && by_part(&live.expectation.marker, kind, old, new) {
                 live.reached(met);
             }
             !live.is_done()
@@ -209,16 +210,13 @@ impl Live {
 
     fn by_whole(&mut self, step: &Step<'_>) -> bool {
         let Some((content, bytes)) = step.new else {
-            return matches!(self.expectation.marker, Marker::Gone | Marker::Lacks(_));
+            return !self.expectation.marker.wants();
         };
         if let Some((_, verdict)) = self.verdicts.iter().find(|(id, _)| *id == content) {
             return *verdict;
         }
-        let verdict = match &self.expectation.marker {
-            Marker::Contains(marker) => has(bytes, marker),
-            Marker::Lacks(marker) => !has(bytes, marker),
-            Marker::Gone => false,
-        };
+        let Expectation { marker, kind, .. } = &self.expectation;
+        let verdict = marker.is_in(*kind, bytes) == marker.wants();
         self.verdicts.push((content, verdict));
         verdict
     }
@@ -242,18 +240,9 @@ impl Live {
     }
 }
 
-fn by_part(marker: &Marker, old: Option<&[u8]>, new: Option<&[u8]>) -> bool {
-    let has = |bytes: Option<&[u8]>, marker| bytes.is_some_and(|bytes| has(bytes, marker));
-    match marker {
-        Marker::Contains(marker) => has(new, marker) && !has(old, marker),
-        Marker::Lacks(marker) => has(old, marker) && !has(new, marker),
-        Marker::Gone => false,
-    }
-}
-
-/// Whether the marker is somewhere in the bytes.
-pub fn has(bytes: &[u8], marker: &[u8]) -> bool {
-    memchr::memmem::find(bytes, marker).is_some()
+fn by_part(marker: &Marker, kind: Type, old: Option<&[u8]>, new: Option<&[u8]>) -> bool {
+    let has = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| marker.is_in(kind, bytes));
+    *marker != Marker::Gone && has(new) == marker.wants() && has(old) != marker.wants()
 }
 
 #[cfg(test)]

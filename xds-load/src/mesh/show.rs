@@ -1,8 +1,7 @@
 //! How a change shows in the bytes that clients get.
 //!
 //! Bytes that no other value has: an address as the field of Envoy's `SocketAddress` with its length, so that 10.0.0.1 is not
-//! found in 10.0.0.12, followed by the port, and by `health_status: HEALTHY` where that matters. Fields are in the order of
-//! their numbers, as every protobuf encoder writes them.
+//! found in 10.0.0.12, followed by the port. Where health matters, the endpoint is read instead.
 
 use std::{net::SocketAddrV4, sync::Arc};
 
@@ -56,8 +55,8 @@ pub fn pods(mesh: &Mesh, service: &Service, cluster: usize, before: &[Pod], afte
                 let at = |pod: &Pod| SocketAddrV4::new(pod.address, port.target);
                 match (before, after) {
                     (Some(b), Some(a)) if at(b) == at(a) => match (b.ready, a.ready) {
-                        (true, false) => show(Marker::Lacks(healthy(at(a))), network),
-                        (false, true) => show(Marker::Contains(healthy(at(a))), network),
+                        (true, false) => show(Marker::Unhealthy(at(a)), network),
+                        (false, true) => show(Marker::Healthy(at(a)), network),
                         _ => {}
                     },
                     (before, after) => {
@@ -65,7 +64,7 @@ pub fn pods(mesh: &Mesh, service: &Service, cluster: usize, before: &[Pod], afte
                             show(Marker::Lacks(address(at(gone))), network);
                         }
                         if let Some(new) = after.filter(|pod| pod.ready) {
-                            show(Marker::Contains(healthy(at(new))), network);
+                            show(Marker::Healthy(at(new)), network);
                         }
                     }
                 }
@@ -129,20 +128,9 @@ fn is_http(port: &str) -> bool {
 
 /// `SocketAddress`: `address` (2) and `port_value` (3).
 fn address(at: SocketAddrV4) -> Arc<[u8]> {
-    socket_address(at).into()
-}
-
-/// The same, followed by `health_status: HEALTHY` (2) of the `LbEndpoint` around it.
-fn healthy(at: SocketAddrV4) -> Arc<[u8]> {
-    let mut bytes = socket_address(at);
-    bytes.extend([2 << 3, 1]);
-    bytes.into()
-}
-
-fn socket_address(at: SocketAddrV4) -> Vec<u8> {
     let mut bytes = Writer::default();
     bytes.text(2, &at.ip().to_string()).number(3, at.port().into());
-    bytes.0
+    bytes.0.into()
 }
 
 /// `Cluster.connect_timeout` (4), a `Duration` of seconds (1) and nanoseconds (2).

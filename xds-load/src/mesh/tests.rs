@@ -119,38 +119,35 @@ fn show(marker: Marker, network: Option<usize>) -> Show {
     Show { kind: Type::Endpoint, name: NAME.into(), marker, network }
 }
 
-/// Address field, port 8080, and (2, varint) = 1 if healthy.
-fn bytes(address: &str, port: &[u8], health: &[u8]) -> std::sync::Arc<[u8]> {
+/// Address field and port.
+fn lacks(address: &str, port: &[u8]) -> Marker {
     let len = [0x12, address.len() as u8];
-    [&len, address.as_bytes(), &[0x18], port, health].concat().into()
+    Marker::Lacks([&len, address.as_bytes(), &[0x18], port].concat().into())
 }
-
-const PORT: &[u8] = &[0x90, 0x3f];
-const HEALTHY: &[u8] = &[0x10, 1];
 
 #[test]
 fn a_change_shows_to_those_who_see_the_pod() {
     // The first pods of the clusters: 10.0.0.1 and 10.128.0.1 are the gateways', then come two of the service.
-    let lacks = |a: &str, health| Marker::Lacks(bytes(a, PORT, health));
-    let contains = |a: &str| Marker::Contains(bytes(a, PORT, HEALTHY));
+    let unhealthy = |a: &str| Marker::Unhealthy(format!("{a}:8080").parse().unwrap());
+    let healthy = |a: &str| Marker::Healthy(format!("{a}:8080").parse().unwrap());
     let unready = Change::Ready { slot: slot(0, 0), ready: false };
     let table = [
-        (1, unready, vec![show(lacks("10.0.0.2", HEALTHY), None)]),
-        (2, unready, vec![show(lacks("10.0.0.2", HEALTHY), Some(0))]),
+        (1, unready, vec![show(unhealthy("10.0.0.2"), None)]),
+        (2, unready, vec![show(unhealthy("10.0.0.2"), Some(0))]),
         (1, Change::Ready { slot: slot(0, 0), ready: true }, vec![]),
         (
             2,
             Change::Replace { slot: slot(1, 1) },
-            vec![show(lacks("10.128.0.3", &[]), Some(1)), show(contains("10.128.0.4"), Some(1))],
+            vec![show(lacks("10.128.0.3", &[0x90, 0x3f]), Some(1)), show(healthy("10.128.0.4"), Some(1))],
         ),
         (
             2,
             Change::Cluster { cluster: 1, ready: false },
             vec![
-                show(lacks("10.128.0.2", HEALTHY), Some(1)),
-                show(lacks("10.128.0.3", HEALTHY), Some(1)),
+                show(unhealthy("10.128.0.2"), Some(1)),
+                show(unhealthy("10.128.0.3"), Some(1)),
                 // Nothing is left behind the gateway, for those who come through it.
-                show(Marker::Lacks(bytes("198.18.0.2", &[0xd3, 0x78], &[])), Some(0)),
+                show(lacks("198.18.0.2", &[0xd3, 0x78]), Some(0)),
             ],
         ),
         (2, Change::Directory { cluster: 0, away: true }, vec![]),

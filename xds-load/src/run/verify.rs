@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     client::{
-        board::{Open, has},
+        board::Open,
         proxy::Proxy,
         world::{ContentId, IdMap, NameId, Spread, World},
     },
@@ -256,11 +256,9 @@ fn has_change(
         of.virtual_hosts || of.needs.iter().any(|need| world.of_name(*need).kind == Type::LbEndpoint);
     match &open.expectation.marker {
         Marker::Gone => Some(false),
-        Marker::Contains(marker) if in_parts => {
-            Some(parts(proxy, open.name, world).any(|bytes| has(bytes, marker)))
-        }
-        Marker::Lacks(marker) if in_parts => {
-            Some(!parts(proxy, open.name, world).any(|bytes| has(bytes, marker)))
+        marker if in_parts => {
+            let found = parts(proxy, open.name, world).any(|(kind, bytes)| marker.is_in(kind, bytes));
+            Some(found == marker.wants())
         }
         // Without a verdict it has what was there before. A fresh proxy's content always has one.
         _ => open.verdict(content).or(witnessed.then_some(false)),
@@ -268,14 +266,14 @@ fn has_change(
 }
 
 /// The bytes of what belongs to a name that is sent in parts.
-fn parts<'a>(proxy: &'a Proxy, whole: NameId, world: &'a World) -> impl Iterator<Item = &'a [u8]> {
+fn parts<'a>(proxy: &'a Proxy, whole: NameId, world: &'a World) -> impl Iterator<Item = (Type, &'a [u8])> {
     proxy.state().filter_map(move |(name, content)| {
         let mut parent = world.of_name(name).parent;
         while let Some(id) = parent.filter(|id| *id != whole) {
             parent = world.of_name(id).parent;
         }
         parent?;
-        world.of_content(content?).bytes.as_deref()
+        Some((world.of_name(name).kind, world.of_content(content?).bytes.as_deref()?))
     })
 }
 
@@ -288,6 +286,8 @@ fn describe(marker: &Marker) -> String {
     match marker {
         Marker::Contains(bytes) => format!("it should contain {:?}", text(bytes)),
         Marker::Lacks(bytes) => format!("it should not contain {:?} any more", text(bytes)),
+        Marker::Healthy(at) => format!("it should have a healthy {at}"),
+        Marker::Unhealthy(at) => format!("it should have no healthy {at} any more"),
         Marker::Gone => "it should be gone".to_owned(),
     }
 }
