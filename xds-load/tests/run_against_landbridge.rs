@@ -1,8 +1,12 @@
-//! `xds-load run` against landbridge in this process: both protocols, a generated mesh that changes, and a run that has to fail.
+//! `xds-load run` against landbridge in this process: both protocols, a generated mesh that changes, a run that has to fail, and
+//! proxies whose first attempts are refused.
 
 mod served;
 
+use std::net::SocketAddr;
+
 use served::{metric, serve};
+use tokio::net::{TcpListener, TcpStream};
 use xds_load::{
     client::proxy::Protocol,
     mesh::{Mesh, Spec, churn::Script, directory::Directories},
@@ -72,6 +76,8 @@ async fn both_protocols_are_right_and_a_wrong_server_is_found_out() {
         }
     }
 
+    first_attempts_are_refused(server).await;
+
     // Another mesh is changed than the one that the server reads: no change comes, and what the server says is not so.
     let other = dir.path().join("other");
     Directories::new(&other).write(&Mesh::generate(Spec { endpoints: 5, ..spec() }).unwrap()).unwrap();
@@ -91,4 +97,40 @@ async fn both_protocols_are_right_and_a_wrong_server_is_found_out() {
     assert!(!report.is_good());
     assert_eq!(report.broken.len(), 1, "{report}");
     assert!(metric(&report, "verify.untrue") > 0.0 && metric(&report, "verify.stale") > 0.0, "{report}");
+}
+
+/// Ends the first `refuses` connections at once, as a server that takes only so many at a time, and hands the others on.
+async fn refusing(server: SocketAddr, mut refuses: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if refuses > 0 {
+                refuses -= 1;
+                continue;
+            }
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    address
+}
+
+/// A proxy that is refused at first still connects for the first time.
+async fn first_attempts_are_refused(server: SocketAddr) {
+    let mut scenario = Scenario {
+        server: refusing(server, 5).await.to_string(),
+        proxies: 5,
+        phases: vec![Phase::Connect(Pace::default()), Phase::Reconnect(Pace::default()), Phase::Disconnect],
+        ..Scenario::default()
+    };
+    scenario.verify.witnesses = 0;
+    let report = Report::new(&run::run(scenario).await.unwrap(), &[]);
+    assert!(report.is_good(), "{report}");
+    assert_eq!(metric(&report, "phase.connect.lost"), 5.0, "{report}");
+    assert_eq!(metric(&report, "connect.configured.count"), 5.0, "{report}");
+    assert_eq!(metric(&report, "reconnect.configured.count"), 5.0, "{report}");
 }

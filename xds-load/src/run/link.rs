@@ -63,7 +63,7 @@ struct Link {
 impl Link {
     async fn run(self, mut signal: watch::Receiver<Signal>) {
         let mut attempt = 0;
-        let mut lost_at = None;
+        let mut absence = None;
         loop {
             let now = *signal.borrow_and_update();
             if now.stop {
@@ -73,8 +73,7 @@ impl Link {
             if signal.borrow().stop {
                 return self.leave();
             }
-            let end = self.session(&mut signal, permit, lost_at, &mut attempt).await;
-            lost_at = Some(Instant::now());
+            let end = self.session(&mut signal, permit, &mut absence, &mut attempt).await;
             if let End::Lost(why) = end {
                 self.lost.set(self.lost.get() + 1);
                 self.shard.lost(why);
@@ -103,19 +102,19 @@ impl Link {
         &self,
         signal: &mut watch::Receiver<Signal>,
         permit: Option<OwnedPermit>,
-        lost_at: Option<Instant>,
+        absence: &mut Option<Absence>,
         attempt: &mut u32,
     ) -> End {
+        let began = absence.get_or_insert_with(|| Absence { since: Instant::now(), again: false });
         // On the heap, and only for as long as it lasts: a handshake is larger than all the rest.
         match Box::pin(self.open()).await {
-            Ok((connection, streams, began)) => {
-                *attempt = 0;
+            Ok((connection, streams)) => {
                 let mut session = Session {
                     link: self,
                     connection,
                     streams,
-                    began: lost_at.unwrap_or(began),
-                    again: lost_at.is_some(),
+                    absence: *began,
+                    heard: false,
                     permit,
                     waiting: self.size,
                     received: 0,
@@ -123,13 +122,20 @@ impl Link {
                 };
                 let end = session.run(signal).await;
                 session.close();
+                // As Envoy: only a server that has answered is tried again as soon as at first.
+                if session.heard {
+                    *attempt = 0;
+                }
+                if session.waiting < self.size {
+                    *began = Absence { since: Instant::now(), again: true };
+                }
                 end
             }
             Err(why) => End::Lost(why),
         }
     }
 
-    async fn open(&self) -> Result<(Connection, Vec<StreamId>, Instant), String> {
+    async fn open(&self) -> Result<(Connection, Vec<StreamId>), String> {
         let plan = &self.shard.plan;
         let began = Instant::now();
         let number = self.shard.numbers.borrow()[self.first] / plan.streams_per_connection;
@@ -165,7 +171,7 @@ impl Link {
             );
             streams.push(stream);
         }
-        Ok((connection, streams, began))
+        Ok((connection, streams))
     }
 
     /// Its proxies are no more.
@@ -179,12 +185,22 @@ impl Link {
 
 type OwnedPermit = OwnedSemaphorePermit;
 
+/// What the time until proxies are configured is measured from.
+#[derive(Clone, Copy)]
+struct Absence {
+    /// The beginning of the first attempt, or the loss.
+    since: Instant,
+    /// They were configured before. A proxy whose first attempts are refused is still one that connects.
+    again: bool,
+}
+
 struct Session<'a> {
     link: &'a Link,
     connection: Connection,
     streams: Vec<StreamId>,
-    began: Instant,
-    again: bool,
+    absence: Absence,
+    /// The server has sent a message.
+    heard: bool,
     /// Given back when all of its proxies are configured.
     permit: Option<OwnedPermit>,
     /// Proxies that are not configured.
@@ -200,7 +216,7 @@ impl Session<'_> {
         // Proxies that come back may have all that they need.
         for place in 0..self.streams.len() {
             if shard.proxy(self.link.first + place).borrow().complete.is_some() {
-                shard.state.borrow_mut().tally.reconnected.record(self.began.elapsed());
+                shard.state.borrow_mut().tally.reconnected.record(self.absence.since.elapsed());
                 self.configured();
             }
         }
@@ -248,6 +264,7 @@ impl Session<'_> {
 
     fn message(&mut self, stream: StreamId, message: &[u8]) -> Result<(), String> {
         let now = Instant::now();
+        self.heard = true;
         let shard = &self.link.shard;
         let Some(place) = self.streams.iter().position(|id| *id == stream) else { return Ok(()) };
         let proxy = shard.proxy(self.link.first + place);
@@ -267,8 +284,9 @@ impl Session<'_> {
         live.met.fetch_add(state.watch.met - met, Ordering::Relaxed);
         live.last.store(now.duration_since(shard.began).as_millis() as u64, Ordering::Relaxed);
         if !was_complete && proxy.complete.is_some() {
-            let took = now.duration_since(self.began);
-            if self.again { &mut state.tally.reconnected } else { &mut state.tally.configured }.record(took);
+            let took = now.duration_since(self.absence.since);
+            if self.absence.again { &mut state.tally.reconnected } else { &mut state.tally.configured }
+                .record(took);
             self.configured();
         }
         self.count();
