@@ -80,7 +80,8 @@ impl Mesh {
                 labels.push_str(", security.istio.io/tlsMode: istio");
             }
             let name = service.pod_name(pod);
-            pod_manifest(&mut text, &name, &service.namespace, &service.name, &labels, pod.node, pod.address);
+            let place = Place { node: pod.node, address: pod.address, ready: pod.ready };
+            pod_manifest(&mut text, &name, &service.namespace, &service.name, &labels, place);
         }
         endpoint_slice(&mut text, service, slice, pods);
         Some((slice_path(service, slice), text))
@@ -136,7 +137,8 @@ impl Mesh {
         service_account(&mut text, &namespace, "client");
         for client in clients {
             let labels = "app: client, security.istio.io/tlsMode: istio";
-            pod_manifest(&mut text, &client.name, &namespace, "client", labels, client.node, client.address);
+            let place = Place { node: client.node, address: client.address, ready: true };
+            pod_manifest(&mut text, &client.name, &namespace, "client", labels, place);
         }
         Some((Path::new(&namespace).join("clients.yaml"), text))
     }
@@ -175,20 +177,21 @@ fn service_account(text: &mut String, namespace: &str, name: &str) {
     put!(text, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: {namespace}}}");
 }
 
-fn pod_manifest(
-    text: &mut String,
-    name: &str,
-    namespace: &str,
-    account: &str,
-    labels: &str,
+/// Where a pod runs, and whether it is ready: istiod takes up no pod without that condition.
+struct Place {
     node: usize,
     address: std::net::Ipv4Addr,
-) {
+    ready: bool,
+}
+
+fn pod_manifest(text: &mut String, name: &str, namespace: &str, account: &str, labels: &str, place: Place) {
+    let Place { node, address, ready } = place;
+    let ready = if ready { "True" } else { "False" };
     put!(
         text,
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\n\
          spec: {{serviceAccountName: {account}, nodeName: node-{node}, containers: [{{name: app, image: example.com/app:1}}]}}\n\
-         status: {{phase: Running, podIP: {address}}}"
+         status: {{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: \"{ready}\"}}]}}"
     );
 }
 
@@ -241,7 +244,8 @@ fn gateway(mesh: &Mesh, service: &Service, cluster: usize) -> String {
     put!(text, "status: {{loadBalancer: {{ingress: [{{ip: {}}}]}}}}", address::gateway(cluster));
     for pod in &backing.pods {
         let name = service.pod_name(pod);
-        pod_manifest(&mut text, &name, ROOT_NAMESPACE, GATEWAY, &labels, pod.node, pod.address);
+        let place = Place { node: pod.node, address: pod.address, ready: pod.ready };
+        pod_manifest(&mut text, &name, ROOT_NAMESPACE, GATEWAY, &labels, place);
     }
     endpoint_slice(&mut text, service, 0, &backing.pods);
     put!(
