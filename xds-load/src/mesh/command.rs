@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{
     Mesh, Spec,
+    api::Api,
     churn::{Churn, Script},
     directory::{Directories, read_spec},
 };
@@ -22,6 +23,9 @@ pub enum MeshCommand {
         /// Where it is.
         #[arg(long)]
         dir: PathBuf,
+        /// HOST:PORT of a `kubectl proxy` (one for each cluster, separated by commas): its API server changes as the files do.
+        #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+        api: Vec<Api>,
         /// What changes.
         #[command(subcommand)]
         script: Script,
@@ -37,6 +41,9 @@ pub struct Generate {
     /// Where to: a new directory, or one with a mesh, which becomes the new one.
     #[arg(long)]
     out: PathBuf,
+    /// HOST:PORT of a `kubectl proxy` (one for each cluster, separated by commas): the mesh is applied there, too.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    api: Vec<Api>,
     /// Another mesh of the same size.
     #[arg(long)]
     seed: Option<u64>,
@@ -62,14 +69,14 @@ impl MeshCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Generate(generate) => generate.run(),
-            Self::Churn { dir, script } => churn(dir, script).await,
+            Self::Churn { dir, api, script } => churn(dir, api, script).await,
         }
     }
 }
 
 impl Generate {
     fn run(self) -> anyhow::Result<()> {
-        let Self { spec, out, seed, clusters, networks, namespaces, services, endpoints } = self;
+        let Self { spec, out, api, seed, clusters, networks, namespaces, services, endpoints } = self;
         let mut spec = spec.map_or_else(|| Ok(Spec::default()), |path| read_spec(&path))?;
         let said = [
             (&mut spec.clusters, clusters),
@@ -85,7 +92,7 @@ impl Generate {
         let began = Instant::now();
         let mesh = Mesh::generate(spec)?;
         let generated = began.elapsed();
-        let written = Directories::new(&out).write(&mesh)?;
+        let written = Directories::new(&out).with_apis(api).write(&mesh)?;
         let summary = json!({
             "services": mesh.services().count(),
             "endpoints": mesh.endpoints(),
@@ -99,8 +106,8 @@ impl Generate {
     }
 }
 
-async fn churn(dir: PathBuf, script: Script) -> anyhow::Result<()> {
-    let directories = Directories::new(&dir);
+async fn churn(dir: PathBuf, apis: Vec<Api>, script: Script) -> anyhow::Result<()> {
+    let directories = Directories::new(&dir).with_apis(apis);
     let spec = directories.spec().context("no mesh to change: `xds-load mesh generate` makes one")?;
     let mesh = Mesh::generate(spec)?;
     directories.write(&mesh)?;

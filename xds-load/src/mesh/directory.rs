@@ -10,6 +10,7 @@ use std::{
 use thiserror::Error;
 
 use super::{
+    api::{self, Api},
     change::Write,
     spec::{Spec, SpecError},
     world::{Mesh, cluster_name},
@@ -18,10 +19,12 @@ use super::{
 /// The spec's file in the root: says what the directories hold, and that they are ours to write to.
 const SPEC: &str = "spec.yaml";
 
-/// Directories on disk.
+/// Directories on disk, and API servers that hold the same, if there are any.
 #[derive(Clone, Debug)]
 pub struct Directories {
     root: PathBuf,
+    /// Of cluster i the i-th.
+    apis: Vec<Api>,
 }
 
 /// Why a mesh could not be written or read.
@@ -46,6 +49,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The API server does not hold what the files say.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+    /// A change that is one of directories only.
+    #[error("{} is in an API server: it cannot be moved away like a directory", cluster_name(*.0))]
+    NotMovable(usize),
     /// The spec makes no sense.
     #[error(transparent)]
     Mesh(#[from] SpecError),
@@ -65,7 +74,12 @@ pub struct Written {
 impl Directories {
     /// Below `root`, which may come into being later.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), apis: Vec::new() }
+    }
+
+    /// Each change of a file goes to the cluster's API server, too. It has to hold what the files say now, or they have to be new.
+    pub fn with_apis(self, apis: Vec<Api>) -> Self {
+        Self { apis, ..self }
     }
 
     /// The directory of a cluster.
@@ -85,15 +99,16 @@ impl Directories {
             files_below(&dir, &mut strangers)?;
             for (path, text) in mesh.files(cluster) {
                 let path = dir.join(path);
+                let known = strangers.remove(&path);
                 written.files += 1;
                 written.bytes += text.len() as u64;
-                if !strangers.remove(&path) || fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
-                    replace(&path, &text)?;
+                if !known || fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                    self.put(cluster, &path, &text)?;
                     written.changed += 1;
                 }
             }
             for path in strangers {
-                remove(&path)?;
+                self.remove(cluster, &path)?;
                 written.changed += 1;
             }
         }
@@ -109,12 +124,39 @@ impl Directories {
     pub fn apply(&self, writes: &[Write]) -> Result<(), Error> {
         for write in writes {
             match write {
-                Write::Put { cluster, path, text } => replace(&self.cluster(*cluster).join(path), text)?,
-                Write::Remove { cluster, path } => remove(&self.cluster(*cluster).join(path))?,
+                Write::Put { cluster, path, text } => {
+                    self.put(*cluster, &self.cluster(*cluster).join(path), text)?;
+                }
+                Write::Remove { cluster, path } => {
+                    self.remove(*cluster, &self.cluster(*cluster).join(path))?;
+                }
+                Write::Directory { cluster, .. } if self.apis.get(*cluster).is_some() => {
+                    return Err(Error::NotMovable(*cluster));
+                }
                 Write::Directory { cluster, away } => self.move_directory(*cluster, *away)?,
             }
         }
         Ok(())
+    }
+
+    fn put(&self, cluster: usize, path: &Path, text: &str) -> Result<(), Error> {
+        self.tell(cluster, path, text)?;
+        replace(path, text)
+    }
+
+    fn remove(&self, cluster: usize, path: &Path) -> Result<(), Error> {
+        self.tell(cluster, path, "")?;
+        remove(path)
+    }
+
+    /// The API server first: what it has not taken is written by the next attempt.
+    fn tell(&self, cluster: usize, path: &Path, text: &str) -> Result<(), Error> {
+        let Some(api) = self.apis.get(cluster) else { return Ok(()) };
+        let before = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            before => before.map_err(at(path))?,
+        };
+        Ok(api.change(&before, text)?)
     }
 
     fn move_directory(&self, cluster: usize, away: bool) -> Result<(), Error> {

@@ -10,9 +10,10 @@
 //! machine. A mesh is plain data without a clock or a file; [`directory`] and [`churn`] have those.
 //!
 //! The files are ordinary manifests: `kubectl apply -R -f DIR/cluster-0` takes them. What an API server keeps in `status` (pod
-//! addresses, load balancer addresses) needs a second pass with `--server-side --subresource=status`.
+//! addresses, load balancer addresses) needs a second pass with `--server-side --subresource=status`. [`api`] does both.
 
 mod address;
+pub mod api;
 mod change;
 pub mod churn;
 pub mod command;

@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::scenario::{Pace, Phase, Scenario, TlsSettings};
-use crate::{client::proxy::Protocol, mesh::churn::Script, report};
+use crate::{
+    client::proxy::Protocol,
+    mesh::{api::Api, churn::Script},
+    report,
+};
 
 /// Drives a control plane with simulated proxies. Flags win against the scenario.
 #[derive(Clone, Debug, Default, Args)]
@@ -115,6 +119,10 @@ pub struct RunArgs {
     /// The mesh that the server reads (`xds-load mesh generate`): proxies are its pods, and churn changes it.
     #[arg(long, value_name = "DIR")]
     mesh: Option<PathBuf>,
+    /// HOST:PORT of a `kubectl proxy` (one for each cluster, separated by commas) whose API server holds the mesh (`xds-load mesh
+    /// generate --api`): changes go there, too.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    api: Vec<Api>,
     /// After connecting, do nothing for so many seconds.
     #[arg(long, value_name = "SECONDS")]
     hold: Option<f64>,
@@ -195,6 +203,9 @@ impl RunArgs {
         scenario.server_pid = self.server_pid.or(scenario.server_pid);
         scenario.token = self.token.or(scenario.token.take());
         scenario.mesh = self.mesh.or(scenario.mesh.take());
+        if !self.api.is_empty() {
+            scenario.api = self.api;
+        }
         scenario.nack = self.nack.or(scenario.nack.take());
         scenario.headers.extend(self.headers);
         scenario.fail_if.extend(self.fail_if);

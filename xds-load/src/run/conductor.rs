@@ -39,7 +39,7 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// Runs a scenario.
 pub async fn run(scenario: Scenario) -> Result<Outcome> {
     let mesh = scenario.mesh.as_ref().map(|dir| {
-        let directories = Directories::new(dir);
+        let directories = Directories::new(dir).with_apis(scenario.api.clone());
         let spec = directories.spec().context("no mesh: `xds-load mesh generate` makes one")?;
         let mesh = Mesh::generate(spec)?;
         // Back to how it was generated, whatever an earlier run has changed.
@@ -204,7 +204,7 @@ impl Conductor {
         let (Some(mesh), Some(dir)) = (self.mesh.take(), &self.scenario.mesh) else {
             bail!("churn needs a mesh: give --mesh DIR, as `xds-load mesh generate` wrote it");
         };
-        let directories = Directories::new(dir);
+        let directories = Directories::new(dir).with_apis(self.scenario.api.clone());
         let mut churn = Churn::new(mesh, script, directories);
         let board = Arc::clone(&self.board);
         loop {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{client::proxy::Protocol, mesh::churn::Script};
+use crate::{
+    client::proxy::Protocol,
+    mesh::{api::Api, churn::Script},
+};
 
 /// A run. Every field has a default, so that a file says only what differs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct Scenario {
     /// The mesh that the server reads, as `xds-load mesh generate` wrote it: proxies are its pods, churn changes it, and the
     /// truth comes from it.
     pub mesh: Option<PathBuf>,
+    /// `HOST:PORT` of a `kubectl proxy` for each cluster of the mesh, whose API server holds the mesh: changes go there, too.
+    pub api: Vec<Api>,
     /// One after the other.
     pub phases: Vec<Phase>,
     pub verify: Verify,
@@ -168,6 +173,7 @@ impl Default for Scenario {
             nack: None,
             stop_reading: 0,
             mesh: None,
+            api: Vec::new(),
             phases: vec![Phase::Connect(Pace::default()), Phase::Hold(1.0), Phase::Disconnect],
             verify: Verify::default(),
             fail_if: Vec::new(),
