@@ -19,7 +19,7 @@ use landbridge::{
         Tether, Version,
     },
     xds::{
-        Access, Authenticate, Kind, Peer, SharedNames,
+        Access, Authenticate, Kind, Peer,
         listener::{self, ConnectionSettings},
         metrics::Metrics,
         overload::{Bounds, Overload},
@@ -113,7 +113,7 @@ impl Server {
             attacher,
             secrets: secrets.clone(),
             streams: streams.clone(),
-            names: SharedNames::default(),
+            shared: Arc::default(),
             metrics: counters,
             overload: overload.clone(),
             settings: options.settings,
