@@ -22,6 +22,7 @@ pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod view;
+pub mod webhook;
 pub mod workers;
 pub mod writers;
 pub mod xds;

@@ -20,7 +20,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("resource", &["model", "index", "view"]),
     ("authn", &["model", "files", "pem"]),
     ("ca", &["model", "files", "pem", "workers", "authn", "grpc", "snapshot"]),
-    ("writers", &["model", "registry"]),
+    ("webhook", &["model", "registry", "workers"]),
+    ("writers", &["model", "registry", "webhook"]),
     ("pipeline", &["model", "index", "view", "resource", "snapshot"]),
     ("gateways", &["model", "files", "registry", "index", "resource", "pipeline", "ca"]),
     ("xds", &["model", "snapshot", "authn", "grpc"]),
@@ -33,7 +34,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "app",
         &[
             "model", "files", "grpc", "registry", "index", "snapshot", "pipeline", "gateways", "authn", "ca",
-            "writers", "xds", "admin",
+            "webhook", "writers", "xds", "admin",
         ],
     ),
     ("args", &["cli", "app"]),

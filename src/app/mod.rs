@@ -71,6 +71,7 @@ use crate::{
     pipeline::{Inspector, Pipeline},
     registry::{Settings as RegistrySettings, Snapshots, kubernetes::Allowed},
     snapshot::Attacher,
+    webhook::{self, Validator, WebhookMetrics},
     writers::{Terms, Writer, metrics::WriterMetrics},
     xds::{
         Access,
@@ -97,6 +98,8 @@ pub struct Config {
     pub probe_gateways: bool,
     /// Whether Events say at objects what is wrong with them.
     pub events: bool,
+    /// Whether the validating webhooks of the own cluster are kept: their roots, and that they are strict.
+    pub validation_webhooks: bool,
     /// What kubeconfigs of remote secrets may do although it is dangerous.
     pub remote_kubeconfigs: Allowed,
     /// The system namespace: of the mesh's configuration, remote secrets, the authority's Secret and Leases.
@@ -117,6 +120,8 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// Metrics and debug pages.
     pub monitoring_addr: SocketAddr,
+    /// Webhooks over TLS.
+    pub https_addr: SocketAddr,
     /// Accept tokens of the development issuer.
     pub dev_token_issuer: bool,
     /// Issuers of tokens beside the API servers of clusters.
@@ -178,6 +183,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let xds_metrics = XdsMetrics::register(&mut metrics);
     let ca_metrics = CaMetrics::register(&mut metrics);
     let authn_metrics = AuthnMetrics::register(&mut metrics);
+    let webhook_metrics = WebhookMetrics::register(&mut metrics);
     let streams = Arc::new(Streams::default());
     memory::spawn(Arc::downgrade(&streams));
     let (ready, is_ready) = watch::channel(false);
@@ -213,6 +219,7 @@ pub async fn serve(config: Config) -> Result<()> {
         metrics: WriterMetrics::register(&mut metrics),
         notices: clusters.sources().notices().clone(),
         problems: config.events.then(|| clusters.sources().clone()),
+        webhooks: config.validation_webhooks,
     });
     clusters.write_with(writing.clone());
     for (cluster, place) in &config.clusters {
@@ -334,6 +341,13 @@ pub async fn serve(config: Config) -> Result<()> {
         .mount(&mut secure);
     let names = server_cert::dns_names(&root_namespace, &config.domain, &config.custom_hosts);
     let tls = server_cert::server_config(authority, &names).context("no certificate for our own TLS port")?;
+
+    let validator = Validator::new(config.cluster_id.clone(), registry_settings(&config));
+    let webhooks = webhook::serve(sockets.https, server_cert::https_config(&tls), validator, webhook_metrics);
+    tasks.spawn("webhooks", async move {
+        let Err(error) = webhooks.await;
+        warn!(%error, "the webhooks' server ended");
+    });
 
     let mut servers = JoinSet::new();
     servers.spawn(listener::serve(sockets.grpc, None, plain, settings, overload.clone(), drain.clone()));
@@ -461,6 +475,7 @@ struct Sockets {
     secure_grpc: TcpListener,
     http: TcpListener,
     monitoring: TcpListener,
+    https: TcpListener,
 }
 
 impl Sockets {
@@ -477,6 +492,7 @@ impl Sockets {
             secure_grpc: bind("secure-grpc-addr", config.secure_grpc_addr).await?,
             http: bind("http-addr", config.http_addr).await?,
             monitoring: bind("monitoring-addr", config.monitoring_addr).await?,
+            https: bind("https-addr", config.https_addr).await?,
         })
     }
 }

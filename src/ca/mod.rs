@@ -25,6 +25,6 @@ pub mod service;
 pub mod signers;
 pub mod svid;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use authority::{Authority, CaError};

@@ -24,7 +24,8 @@ use super::key::{KeyType, PrivateKey};
 
 /// Renewed at half life by the next handshake, so it may be short.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The DNS names that Istio's agents and injected proxies expect, for a control plane in `namespace`, plus further ones.
+/// The DNS names that Istio's agents and injected proxies expect, for a control plane in `namespace`, plus further ones, which may
+/// be addresses.
 pub fn dns_names(namespace: &str, domain: &str, custom: &[String]) -> Vec<String> {
     let mut names = vec![
         format!("istiod.{namespace}.svc"),
@@ -57,6 +58,18 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The rustls configuration of a port for clients without certificates of the mesh, such as API servers that call webhooks: the
+/// certificate of `of`, wherever that is renewed; HTTP/1.1 only.
+pub fn https_config(of: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(of.crypto_provider().clone())
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs supports TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(of.cert_resolver.clone());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
 }
 
 /// Our certificate, made anew when the authority changes and at half life.
@@ -95,7 +108,7 @@ impl ServerCert {
                 reason: format!("`{name}` is not a DNS name: write international names in their `xn--` form"),
             });
         }
-        let sans: Vec<San> = dns_names.iter().cloned().map(San::Dns).collect();
+        let sans: Vec<San> = dns_names.iter().map(|name| san(name)).collect();
         let current = authority.borrow().clone();
         let cached = Mutex::new(issue(current, &sans)?);
         Ok(Self { authority, sans, cached })
@@ -126,6 +139,11 @@ impl fmt::Debug for ServerCert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerCert({:?})", self.sans)
     }
+}
+
+/// As with istiod, an address is one.
+fn san(name: &str) -> San {
+    name.parse().map_or_else(|_| San::Dns(name.to_owned()), San::Ip)
 }
 
 /// Makes a key, and a certificate for it.

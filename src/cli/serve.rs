@@ -78,6 +78,13 @@ pub struct ServeArgs {
     /// `/metrics`, `/version` and `/debug`.
     #[arg(long, env = "LANDBRIDGE_MONITORING_ADDR", default_value = "0.0.0.0:15014")]
     monitoring_addr: SocketAddr,
+    /// `/validate`, for API servers: whether objects would be applied.
+    #[arg(long, env = "LANDBRIDGE_HTTPS_ADDR", default_value = "0.0.0.0:15017")]
+    https_addr: SocketAddr,
+    /// Keep caBundle and failurePolicy of the ValidatingWebhookConfigurations that are labelled istio.io/rev=default. Empty: not. As with
+    /// istiod nothing else of the name counts.
+    #[arg(long, env = "VALIDATION_WEBHOOK_CONFIG_NAME", default_value = "istio-validator-istio-system")]
+    validation_webhook_config_name: String,
     /// Accept tokens of `landbridge token`, signed with a key in the state directory. For development.
     #[arg(long, env = "LANDBRIDGE_DEV_TOKEN_ISSUER")]
     dev_token_issuer: bool,
@@ -96,7 +103,7 @@ pub struct ServeArgs {
     /// The longest lifetime that a workload may ask for.
     #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = duration::parse_positive)]
     max_workload_cert_ttl: Duration,
-    /// Further DNS names in our own server certificate.
+    /// Further DNS names, or addresses, in our own server certificate.
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
     custom_host: Vec<String>,
     /// Services with endpoints in more than one locality fail over without a DestinationRule. `false`: as Istio does.
@@ -179,6 +186,8 @@ impl ServeArgs {
             secure_grpc_addr,
             http_addr,
             monitoring_addr,
+            https_addr,
+            validation_webhook_config_name,
             dev_token_issuer,
             token_issuers,
             token_audiences,
@@ -228,6 +237,8 @@ impl ServeArgs {
             secure_grpc_addr,
             http_addr,
             monitoring_addr,
+            https_addr,
+            validation_webhooks: !validation_webhook_config_name.is_empty(),
             dev_token_issuer,
             token_issuers,
             jwks_ca_file,

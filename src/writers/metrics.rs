@@ -19,7 +19,7 @@ struct Written {
     result: &'static str,
 }
 
-/// How a ConfigMap came to be written, or was not.
+/// How an object came to be written, or was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was new, or its content was ours and is another now.
@@ -52,6 +52,7 @@ const TOLD: [Told; 4] = [Told::Written, Told::Repeated, Told::Failed, Told::Left
 pub struct WriterMetrics {
     leads: Family<Cluster, Gauge>,
     root_certs: Family<Written, Counter>,
+    webhooks: Family<Written, Counter>,
     events: Family<Written, Counter>,
 }
 
@@ -61,12 +62,17 @@ impl WriterMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { leads, root_certs, events } = metrics.clone();
+        let Self { leads, root_certs, webhooks, events } = metrics.clone();
         registry.register("landbridge_is_leader", "1 where this replica writes to the cluster", leads);
         registry.register(
             "landbridge_root_cert_configmaps",
             "ConfigMaps istio-ca-root-cert, by what was done",
             root_certs,
+        );
+        registry.register(
+            "landbridge_webhook_configurations",
+            "ValidatingWebhookConfigurations, by what was done to caBundle and failurePolicy",
+            webhooks,
         );
         registry.register(
             "landbridge_events",
@@ -86,6 +92,11 @@ impl WriterMetrics {
         self.root_certs.get_or_create(&written(cluster, outcome)).inc();
     }
 
+    /// A ValidatingWebhookConfiguration was tried.
+    pub fn webhook(&self, cluster: &ClusterId, outcome: Outcome) {
+        self.webhooks.get_or_create(&written(cluster, outcome)).inc();
+    }
+
     /// Events were to say so much.
     pub fn told(&self, cluster: &ClusterId, told: Told, count: u64) {
         self.events.get_or_create(&of_event(cluster, told)).inc_by(count);
@@ -96,6 +107,7 @@ impl WriterMetrics {
         self.leads.remove(&Cluster { cluster: cluster.to_string() });
         for outcome in OUTCOMES {
             self.root_certs.remove(&written(cluster, outcome));
+            self.webhooks.remove(&written(cluster, outcome));
         }
         for told in TOLD {
             self.events.remove(&of_event(cluster, told));

@@ -6,6 +6,7 @@
 //!                                 lease: the rules (pure)                     v
 //!    namespaces, ConfigMaps, roots, selectors --> root_certs: what is due (pure) --> keeper: write it
 //!    what is wrong with objects ----------------> events: say it there
+//!    webhooks of the own cluster, roots --------> webhooks: what is due (pure), write it
 //! ```
 //!
 //! Readers never wait for any of this, and what fails here is said at the cluster (`Notices`) and hurts nothing else.
@@ -20,6 +21,7 @@ mod lease;
 pub mod metrics;
 mod ownership;
 mod root_certs;
+mod webhooks;
 
 use std::{
     sync::Arc,
@@ -29,7 +31,7 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{election::Election, events::Reporter, keeper::Keeper, metrics::WriterMetrics};
+use self::{election::Election, events::Reporter, keeper::Keeper, metrics::WriterMetrics, webhooks::Patcher};
 pub use self::{election::Standing, lease::Terms};
 use crate::{
     model::ClusterId,
@@ -63,6 +65,8 @@ pub struct Writer {
     pub notices: Notices,
     /// What is wrong with objects, to be said there as Events; none: no Events are written.
     pub problems: Option<Sources>,
+    /// Whether the validating webhooks of the own cluster are kept.
+    pub webhooks: bool,
 }
 
 impl Writer {
@@ -107,6 +111,7 @@ impl Writer {
         self.notices.set(cluster, election::TOPIC, Vec::new());
         self.notices.set(cluster, keeper::TOPIC, Vec::new());
         self.notices.set(cluster, events::TOPIC, Vec::new());
+        self.notices.set(cluster, webhooks::TOPIC, Vec::new());
     }
 
     /// Stands for election and writes while elected, until `stop`.
@@ -135,9 +140,17 @@ impl Writer {
                         None => std::future::pending().await,
                     }
                 };
+                let patch = async {
+                    // Only there are Istio's objects in force.
+                    if !self.webhooks || *cluster != self.own {
+                        return std::future::pending().await;
+                    }
+                    Patcher::new(self, cluster, access, standing.subscribe()).run().await;
+                };
                 tokio::select! {
                     () = Keeper::new(self, cluster, access, standing.subscribe()).run() => {}
                     () = report => {}
+                    () = patch => {}
                     () = deposed(standing.subscribe()) => {}
                 }
                 self.metrics.leads(cluster, false);

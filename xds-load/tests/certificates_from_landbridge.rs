@@ -34,10 +34,10 @@ fn ports<const N: usize>() -> [SocketAddr; N] {
 
 /// A server that ends with the process.
 fn serve(dir: &Path, files: PathBuf) -> SocketAddr {
-    let [grpc, secure, http, monitoring] = ports();
+    let [grpc, secure, http, monitoring, https] = ports();
     let arguments = format!(
         "serve --cluster-id cluster-0 --files cluster-0={} --state-dir {dir}/state --ca-dir {dir}/ca --dev-token-issuer \
-         --grpc-addr {grpc} --secure-grpc-addr {secure} --http-addr {http} --monitoring-addr {monitoring} --log-level warn",
+         --grpc-addr {grpc} --secure-grpc-addr {secure} --http-addr {http} --monitoring-addr {monitoring} --https-addr {https} --log-level warn",
         files.display(),
         dir = dir.display(),
     );

@@ -108,14 +108,14 @@ pub struct Settings<'a> {
 
 /// The ports of a server, so that another one can take its place.
 #[derive(Clone, Copy, Debug)]
-pub struct Ports([SocketAddr; 4]);
+pub struct Ports([SocketAddr; 5]);
 
 impl Ports {
     /// Ports that are free now.
     pub fn free() -> Result<Self> {
-        let listeners = (0..4).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+        let listeners = (0..5).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
         let ports = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self([ports[0], ports[1], ports[2], ports[3]]))
+        Ok(Self([ports[0], ports[1], ports[2], ports[3], ports[4]]))
     }
 }
 
@@ -134,7 +134,7 @@ impl Server {
     }
 
     fn run(settings: &Settings, ports: Ports, supervised: Option<PathBuf>) -> Result<Self> {
-        let [plaintext, tls, http, monitoring] = ports.0;
+        let [plaintext, tls, http, monitoring, https] = ports.0;
         let own =
             settings.files.first().and_then(|f| f.split_once('=')).context("a server without a cluster")?.0;
         let mut command = match &supervised {
@@ -155,6 +155,7 @@ impl Server {
             ("--secure-grpc-addr", tls),
             ("--http-addr", http),
             ("--monitoring-addr", monitoring),
+            ("--https-addr", https),
         ];
         for (flag, address) in addresses {
             command.arg(flag).arg(address.to_string());

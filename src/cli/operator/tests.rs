@@ -297,6 +297,7 @@ fn charts_and_commands_agree_on_the_environment() {
         "LANDBRIDGE_DEV_TOKEN_ISSUER",
         "LANDBRIDGE_FILES",
         "LANDBRIDGE_GRPC_ADDR",
+        "LANDBRIDGE_HTTPS_ADDR",
         "LANDBRIDGE_HTTP_ADDR",
         "LANDBRIDGE_KUBE",
         "LANDBRIDGE_KUBECONFIG",

@@ -1,5 +1,7 @@
 //! What is wrong with an object, said to a person.
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// One thing about one field: what, why, and what to write instead.
@@ -20,9 +22,18 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Finding {
+    /// `spec.host: is missing; add spec.host`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, reason, remedy } = self;
+        let colon = if field.is_empty() { "" } else { ": " };
+        write!(f, "{field}{colon}{reason}; {remedy}")
+    }
+}
+
 /// The object cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}: {}; {}", .0.field, .0.reason, .0.remedy)]
+#[error("{0}")]
 pub struct Invalid(pub Box<Finding>);
 
 impl Invalid {

@@ -21,9 +21,9 @@ pub fn serve(dir: &Path, mesh: &Mesh) -> SocketAddr {
     let [root, ca] = [&root, &ca].map(|path| path.to_str().unwrap().to_owned());
     landbridge(&["ca", "root", "--out", &root]);
     landbridge(&["ca", "intermediate", "--root", &root, "--cluster", "cluster-0", "--out", &ca]);
-    let sockets = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let sockets = [(); 5].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     let ports = sockets.map(|socket| socket.local_addr().unwrap());
-    let [grpc, secure, http, monitoring] = ports.map(|port| port.to_string());
+    let [grpc, secure, http, monitoring, https] = ports.map(|port| port.to_string());
     let state = dir.join("state").to_str().unwrap().to_owned();
     let files: Vec<_> =
         mesh.directories(&dir.join("mesh")).map(|(name, dir)| format!("{name}={}", dir.display())).collect();
@@ -31,7 +31,7 @@ pub fn serve(dir: &Path, mesh: &Mesh) -> SocketAddr {
         let mut arguments =
             vec!["serve", "--cluster-id", "cluster-0", "--ca-dir", &ca, "--state-dir", &state];
         arguments.extend(["--grpc-addr", &grpc, "--secure-grpc-addr", &secure]);
-        arguments.extend(["--http-addr", &http, "--monitoring-addr", &monitoring]);
+        arguments.extend(["--http-addr", &http, "--monitoring-addr", &monitoring, "--https-addr", &https]);
         files.iter().for_each(|files| arguments.extend(["--files", files]));
         landbridge(&arguments);
     });

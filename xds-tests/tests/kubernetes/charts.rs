@@ -154,6 +154,7 @@ fn all_that_is_in_deploy_is_taken_by_an_api_server() {
             "global.imagePullSecrets={hub}",
             "global.logging.level=all:debug",
             "global.logAsJson=true",
+            "global.configValidation=false",
             "global.priorityClassName=system-cluster-critical",
             "global.meshNetworks.network2.endpoints[0].fromRegistry=cluster2",
         ];
@@ -251,6 +252,7 @@ fn mistakes_are_refused_by_name() {
             (plane("pilot.env.PILOT_ENABLE_STATUS=true"), ["PILOT_ENABLE_STATUS", "/pilot/env"]),
             (plane("pilot.traceSampling=1"), ["traceSampling", "/pilot"]),
             (plane("global.multiCluster.clusterName=a=b"), ["/global/multiCluster/clusterName", ""]),
+            (plane("global.configValidation=sometimes"), ["/global/configValidation", "boolean"]),
             (plane("global.logging.level=ads:debug"), ["/global/logging/level", ""]),
             (plane("revision=canary"), ["revision", ""]),
             (plane("istiodRemote.enabled=true"), ["global.remotePilotAddress", ""]),

@@ -18,17 +18,17 @@ use super::world::{NAMESPACES, READERS, login, secret};
 /// Nobody may read this anywhere.
 const HUSH: &str = "hunter2";
 
-fn rule(name: &str, spec: &str) -> String {
+pub fn rule(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: production}}\nspec: {spec}\n"
     )
 }
 
-const GOOD: &str = "{host: backend.production.svc.cluster.local}";
-const BROKEN: &str = "{host: ''}";
-const ODD: &str = "{host: backend.production.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST, warmupDurationSecs: 30}}}";
+pub const GOOD: &str = "{host: backend.production.svc.cluster.local}";
+pub const BROKEN: &str = "{host: ''}";
+pub const ODD: &str = "{host: backend.production.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST, warmupDurationSecs: 30}}}";
 
-async fn east(binaries: &Binaries, folder: &Path) -> Result<Cluster> {
+pub async fn east(binaries: &Binaries, folder: &Path) -> Result<Cluster> {
     // Logs of the runs before it are no part of this one.
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;

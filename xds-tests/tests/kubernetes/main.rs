@@ -24,4 +24,5 @@ mod staleness;
 mod tokens;
 mod walkthrough;
 mod watching;
+mod webhooks;
 mod world;

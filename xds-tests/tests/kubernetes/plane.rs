@@ -32,10 +32,18 @@ impl Plane {
         let mut command = Command::new(landbridge::find()?);
         command.args(["serve", "--cluster-id", "east", "--pod-name", &name]);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--state-dir").arg(folder.join(&name));
-        let ports = [("grpc", 15010), ("secure-grpc", 15012), ("http", 8080), ("monitoring", 15014)];
+        let ports = [
+            ("grpc", 15010),
+            ("secure-grpc", 15012),
+            ("http", 8080),
+            ("monitoring", 15014),
+            ("https", 15017),
+        ];
         for (port, number) in ports {
             command.arg(format!("--{port}-addr")).arg(format!("{address}:{number}"));
         }
+        // By which an API server asks its webhooks.
+        command.arg("--custom-host").arg(address.to_string());
         command.args(more);
         let log = folder.join(format!("{name}.log"));
         Ok(Self { process: Process::start_at(None, &name, command, &log)?, name, address })

@@ -45,7 +45,9 @@ impl Running {
         command.arg("--kube").arg(format!("north={}", folder.join("north.kubeconfig").display()));
         command.arg("--state-dir").arg(folder.join("state"));
         command.args(["--stale-cluster", "west=deprioritise:1s,withdraw:1h"]);
-        for (flag, port) in [("grpc", 15010), ("secure-grpc", 15012), ("http", 8080), ("monitoring", 15014)] {
+        for (flag, port) in
+            [("grpc", 15010), ("secure-grpc", 15012), ("http", 8080), ("monitoring", 15014), ("https", 15017)]
+        {
             command.arg(format!("--{flag}-addr")).arg(SocketAddr::from((address, port)).to_string());
         }
         let log = std::fs::File::options().create(true).append(true).open(folder.join("landbridge.log"))?;

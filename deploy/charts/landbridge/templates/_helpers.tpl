@@ -31,6 +31,11 @@ istio: pilot
 {{- if or (not .Values.istiodRemote.enabled) .Values.global.configCluster }}true{{ end -}}
 {{- end }}
 
+{{/* Of Service istiod, for webhooks. An ExternalName leads to another place, but not to another port. */}}
+{{- define "landbridge.webhookPort" -}}
+{{ .Values.istiodRemote.enabled | ternary 15017 443 }}
+{{- end }}
+
 {{/* What people give, over what the chart knows. */}}
 {{- define "landbridge.meshConfig" -}}
 {{- $known := dict "rootNamespace" .Release.Namespace -}}

@@ -9,7 +9,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use xds_tests::kubernetes::charts::Release;
@@ -88,9 +88,16 @@ async fn serves(
         command.env(name, value);
     }
     let address = own_address()?;
-    for (name, port) in [("GRPC", 15010), ("SECURE_GRPC", 15012), ("HTTP", 8080), ("MONITORING", 15014)] {
+    for (name, port) in
+        [("GRPC", 15010), ("SECURE_GRPC", 15012), ("HTTP", 8080), ("MONITORING", 15014), ("HTTPS", 15017)]
+    {
         command.env(format!("LANDBRIDGE_{name}_ADDR"), format!("{address}:{port}"));
     }
+    // The chart's own, by address instead of by a Service: nobody forwards those here.
+    let mut webhook = rendered.iter().find(|o| o["kind"] == WEBHOOK).context("a webhook")?.clone();
+    webhook["webhooks"][0]["clientConfig"] = json!({ "url": format!("https://{address}:15017/validate") });
+    cluster.apply(&webhook.to_string()).await?;
+    command.env("ISTIOD_CUSTOM_HOST", address.to_string());
     command.env("LANDBRIDGE_KUBECONFIG", own);
     command.env("LANDBRIDGE_KUBE", format!("other={}", other.display()));
     let log = folder.join("landbridge.log");
@@ -116,6 +123,12 @@ async fn serves(
             sleep(Duration::from_millis(50)).await;
         }
     }
+    let webhooks = cluster.objects("admissionregistration.k8s.io/v1", WEBHOOK, None).await?;
+    while webhooks.get("istio-validator-istio-system").await?.data["webhooks"][0]["failurePolicy"] != "Fail" {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        ensure!(started.elapsed() < PATIENCE, "the webhook is not strict: {said}");
+        sleep(Duration::from_millis(50)).await;
+    }
     // The probes of the chart.
     for probe in ["readinessProbe", "livenessProbe"] {
         let get = &container[probe]["httpGet"];
@@ -135,6 +148,8 @@ async fn serves(
     ensure!(sources.contains("\"other\"") && !sources.to_lowercase().contains("stale"), "{sources}");
     process.stop(Duration::from_secs(20)).await
 }
+
+const WEBHOOK: &str = "ValidatingWebhookConfiguration";
 
 /// (verb, group, resource, name, namespace, whether)
 type Right = (&'static str, &'static str, &'static str, &'static str, &'static str, bool);
@@ -170,6 +185,21 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
     ("patch", "events.k8s.io", "events", "payment.1", "production", true),
     ("list", "events.k8s.io", "events", "", "production", false),
     ("delete", "events.k8s.io", "events", "payment.1", "production", false),
+    ("watch", "admissionregistration.k8s.io", "validatingwebhookconfigurations", "", "", true),
+    (
+        "update",
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        "istio-validator-istio-system",
+        "",
+        true,
+    ),
+    ("update", "admissionregistration.k8s.io", "validatingwebhookconfigurations", "policies", "", false),
+    ("create", "admissionregistration.k8s.io", "validatingwebhookconfigurations", "", "", false),
+    ("list", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "", "", false),
+    ("create", "networking.istio.io", "gateways", "", "istio-system", true),
+    ("create", "networking.istio.io", "gateways", "", "production", false),
+    ("update", "networking.istio.io", "gateways", "", "istio-system", false),
     ("escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", false),
 ];
 
