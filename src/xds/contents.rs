@@ -31,6 +31,13 @@ pub struct Contents {
     single: Arc<[Arc<Encoded>]>,
 }
 
+/// Some of the resources.
+pub(super) enum Part<'a> {
+    Resources(&'a [Arc<Encoded>]),
+    /// As they are written.
+    Pages(&'a [Bytes]),
+}
+
 /// What a layer of a snapshot has of the names of a subscription, or all that it has.
 #[derive(Debug)]
 pub struct Bundle {
@@ -117,15 +124,13 @@ impl Contents {
         bundles.sum::<usize>() + length(protocol, &self.single)
     }
 
-    /// The resources in parts, each with the pages that it is written as, if they are ready. None: there are no more parts.
-    pub(super) fn part(
-        &self,
-        part: usize,
-        protocol: Protocol,
-    ) -> Option<(&[Arc<Encoded>], Option<&[Bytes]>)> {
+    /// The resources in parts. None: there are no more.
+    pub(super) fn part(&self, part: usize, protocol: Protocol) -> Option<Part<'_>> {
         match self.bundles.get(part) {
-            Some(bundle) => Some((&bundle.resources, bundle.pages(protocol))),
-            None => (part == self.bundles.len()).then_some((&*self.single, None)),
+            Some(bundle) => {
+                Some(bundle.pages(protocol).map_or(Part::Resources(&bundle.resources), Part::Pages))
+            }
+            None => (part == self.bundles.len()).then_some(Part::Resources(&self.single)),
         }
     }
 }
@@ -153,9 +158,9 @@ impl Bundle {
         Self { _names: names, resources, bytes, lengths, waits, prefixes, pages: Default::default() }
     }
 
-    /// How many resources there are.
-    pub fn len(&self) -> usize {
-        self.resources.len()
+    /// Its resources.
+    pub fn resources(&self) -> &[Arc<Encoded>] {
+        &self.resources
     }
 
     /// The sum of the sizes of its resources, and of what comes with each in a response.

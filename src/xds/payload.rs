@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::{
     Frame, Protocol,
-    contents::{Contents, field},
+    contents::{Contents, Part, field},
 };
 use crate::{grpc, snapshot::Encoded};
 
@@ -71,29 +71,32 @@ impl Iterator for Payload {
     fn next(&mut self) -> Option<Bytes> {
         let mut page = std::mem::take(&mut self.head);
         let (part, at) = &mut self.at;
-        while let Some((resources, pages)) = self.resources.part(*part, self.protocol) {
-            let count = pages.map_or(resources.len(), <[Bytes]>::len);
-            if *at == count {
+        while let Some(of) = self.resources.part(*part, self.protocol) {
+            let next = match of {
+                Part::Pages(pages) => pages.get(*at).map(|page| (&**page, Some(page.clone()))),
+                Part::Resources(resources) => resources.get(*at).map(|resource| {
+                    let bytes = field(self.protocol, resource);
+                    (bytes, (bytes.len() >= SHARED).then(|| resource.share(bytes)))
+                }),
+            };
+            let Some((bytes, shared)) = next else {
                 (*part, *at) = (*part + 1, 0);
                 continue;
-            }
-            let ready = pages.map(|pages| &pages[*at]);
-            let bytes = ready.map_or_else(|| field(self.protocol, &resources[*at]), |page| page);
+            };
             let size = bytes.len();
-            let shared = ready.is_some() || size >= SHARED;
-            if !page.is_empty() && (shared || page.len() + size > PAGE) {
+            if !page.is_empty() && (shared.is_some() || page.len() + size > PAGE) {
                 break;
             }
-            if shared {
-                let chunk = ready.cloned().unwrap_or_else(|| resources[*at].share(bytes));
-                (*at, self.left) = (*at + 1, self.left - size);
-                return Some(chunk);
+            if shared.is_none() {
+                if page.capacity() - page.len() < size {
+                    page.reserve(PAGE.min(self.left));
+                }
+                page.put_slice(bytes);
             }
-            if page.capacity() - page.len() < size {
-                page.reserve(PAGE.min(self.left));
-            }
-            page.put_slice(bytes);
             (*at, self.left) = (*at + 1, self.left - size);
+            if shared.is_some() {
+                return shared;
+            }
         }
         (!page.is_empty()).then(|| page.freeze())
     }

@@ -445,7 +445,7 @@ impl Watch {
         let mut found = Vec::new();
         if usual && (everything || names.is_some()) {
             let all = self.root.layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
-            found = all.filter(|bundle| bundle.len() > 0).collect();
+            found = all.filter(|bundle| !bundle.resources().is_empty()).collect();
         }
         let fits = |bundle: &Arc<Bundle>| {
             self.kind.whole().is_none() || bundle.prefixes().iter().all(|prefix| self.open.contains(prefix))
@@ -455,7 +455,7 @@ impl Watch {
         }
         if let Some(names) = names {
             // Most subscriptions name only what is there.
-            let count: usize = found.iter().map(|bundle| bundle.len()).sum();
+            let count: usize = found.iter().map(|bundle| bundle.resources().len()).sum();
             let missing = names.iter().filter(|name| found.is_empty() || self.root.get(name).is_none());
             let missing = missing.map(|name| (name.clone(), Has::Unknown));
             if count < names.len() {
