@@ -135,7 +135,7 @@ fn status(stream: &StreamStatus) -> SyncStatus {
             nonces.extend(
                 marks
                     .into_iter()
-                    .filter_map(|(w, m)| Some((format!("{name}_{w}"), m.as_ref()?.nonce.clone()))),
+                    .filter_map(|(w, m)| Some((format!("{name}_{w}"), m.as_ref()?.nonce.to_string()))),
             );
         }
         if known.wildcard || known.names > 0 || known.sent.is_some() {
@@ -178,14 +178,14 @@ fn istiod_name(kind: Kind) -> Option<&'static str> {
 }
 
 fn type_status(known: &KindStatus) -> TypeStatus {
-    let nonce = |mark: &Option<crate::xds::status::Mark>| mark.as_ref().map(|m| m.nonce.clone());
+    let nonce = |mark: &Option<crate::xds::status::Mark>| mark.as_ref().map(|m| m.nonce.to_string());
     TypeStatus {
         sent: nonce(&known.sent),
         acked: nonce(&known.acked),
         sent_time: known.sent.as_ref().map(|m| rfc3339(m.at)),
         acked_time: known.acked.as_ref().map(|m| rfc3339(m.at)),
-        last_error: known.refused.as_ref().map(|(words, _)| words.clone()),
-        last_error_time: known.refused.as_ref().map(|(_, at)| rfc3339(*at)),
+        last_error: known.refused.as_ref().map(|refused| refused.0.clone()),
+        last_error_time: known.refused.as_ref().map(|refused| rfc3339(refused.1)),
         state: state_of(known),
         names: known.names,
         wildcard: known.wildcard,
@@ -199,7 +199,7 @@ fn state_of(known: &KindStatus) -> SyncState {
     };
     if known.acked.as_ref().is_some_and(|acked| acked.nonce == sent.nonce) {
         SyncState::Synced
-    } else if known.refused.as_ref().is_some_and(|(_, at)| *at >= sent.at) {
+    } else if known.refused.as_ref().is_some_and(|refused| refused.1 >= sent.at) {
         SyncState::Nack
     } else {
         SyncState::Stale
@@ -211,23 +211,24 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::xds::status::Mark;
+    use crate::xds::{Nonce, status::Mark};
 
     #[test]
     fn a_type_is_in_one_of_four_states() {
         let start = SystemTime::UNIX_EPOCH;
-        let mark = |nonce: &str, second: u64| {
-            Some(Mark { nonce: nonce.to_owned(), epoch: 1, at: start + Duration::from_secs(second) })
+        let nonces = [Nonce::FIRST, Nonce::FIRST.next(), Nonce::FIRST.next().next()];
+        let mark = |nth: usize, second: u64| {
+            Some(Mark { nonce: nonces[nth - 1], epoch: 1, at: start + Duration::from_secs(second) })
         };
-        let refused = |second: u64| Some(("bad".to_owned(), start + Duration::from_secs(second)));
+        let refused = |second: u64| Some(Box::new(("bad".to_owned(), start + Duration::from_secs(second))));
         for (sent, acked, refused, state) in [
             (None, None, None, SyncState::NotSent),
-            (mark("1", 1), None, None, SyncState::Stale),
-            (mark("1", 1), mark("1", 2), None, SyncState::Synced),
-            (mark("2", 3), mark("1", 2), None, SyncState::Stale),
-            (mark("2", 3), mark("1", 2), refused(4), SyncState::Nack),
-            (mark("3", 5), mark("1", 2), refused(4), SyncState::Stale),
-            (mark("3", 5), mark("3", 6), refused(4), SyncState::Synced),
+            (mark(1, 1), None, None, SyncState::Stale),
+            (mark(1, 1), mark(1, 2), None, SyncState::Synced),
+            (mark(2, 3), mark(1, 2), None, SyncState::Stale),
+            (mark(2, 3), mark(1, 2), refused(4), SyncState::Nack),
+            (mark(3, 5), mark(1, 2), refused(4), SyncState::Stale),
+            (mark(3, 5), mark(3, 6), refused(4), SyncState::Synced),
         ] {
             let known = KindStatus { sent, acked, refused, ..KindStatus::default() };
             assert_eq!(state_of(&known), state, "{known:?}");

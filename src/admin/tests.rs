@@ -132,8 +132,8 @@ async fn streams_show_what_was_sent_accepted_and_refused_per_type() {
     assert_eq!((&proxy["cluster_id"], &proxy["proxy"]), (&"east".into(), &"web-1.production".into()));
     assert_eq!((&proxy["proxy_type"], &proxy["istio_version"]), (&"sidecar".into(), &"1.30.2".into()));
     // istiod's fields, and ours by type.
-    assert_eq!((&proxy["cluster_sent"], &proxy["cluster_acked"]), (&"c1".into(), &"c1".into()));
-    assert_eq!((&proxy["endpoint_sent"], &proxy["endpoint_acked"]), (&"e2".into(), &"e1".into()));
+    assert_eq!((&proxy["cluster_sent"], &proxy["cluster_acked"]), (&"1".into(), &"1".into()));
+    assert_eq!((&proxy["endpoint_sent"], &proxy["endpoint_acked"]), (&"2".into(), &"1".into()));
     assert!(proxy["listener_acked"].is_null() && proxy["route_sent"].is_null());
     let types = &proxy["resources"];
     let state = |kind: ResourceType| types[kind.type_url()]["state"].clone();

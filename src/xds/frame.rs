@@ -1,6 +1,6 @@
 //! Responses, before and after they are given the form of their protocol.
 
-use std::sync::Arc;
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use landbridge_proto::landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse};
 
@@ -15,13 +15,17 @@ pub enum Protocol {
     Sotw,
 }
 
+/// Names a response on its stream: they are counted. Text on the wire, a number here, where each stream keeps a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nonce(NonZeroU64);
+
 /// One response. Its resources are shared with every other stream.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// The type.
     pub kind: Kind,
     /// Unique on the stream.
-    pub nonce: String,
+    pub nonce: Nonce,
     /// `version_info`, or `system_version_info`.
     pub version: String,
     /// What the client gets.
@@ -32,6 +36,29 @@ pub struct Frame {
     pub step: Step,
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
+}
+
+impl Nonce {
+    /// The first response's.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// The next one's.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Whether this text of a client is it.
+    pub fn is(self, text: &str) -> bool {
+        // Other spellings of the number are not ours.
+        !text.starts_with(['+', '0']) && text.parse() == Ok(self.0)
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl Frame {
@@ -46,7 +73,7 @@ impl Frame {
             system_version_info: self.version,
             resources: self.resources.iter().map(|r| r.resource()).collect(),
             type_url: self.kind.type_url().to_owned(),
-            nonce: self.nonce,
+            nonce: self.nonce.to_string(),
             removed_resources: self.removed.iter().map(ToString::to_string).collect(),
             control_plane: None,
         }
@@ -58,7 +85,7 @@ impl Frame {
             version_info: self.version,
             resources: self.resources.iter().map(|r| r.any()).collect(),
             type_url: self.kind.type_url().to_owned(),
-            nonce: self.nonce,
+            nonce: self.nonce.to_string(),
             control_plane: None,
         }
     }

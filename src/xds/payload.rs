@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::{
         snapshot::{ResourceType, Snapshot},
-        xds::{Kind, Step},
+        xds::{Kind, Nonce, Step},
     };
 
     fn frame(sizes: &[usize]) -> Frame {
@@ -120,7 +120,7 @@ mod tests {
         };
         Frame {
             kind,
-            nonce: "7".into(),
+            nonce: Nonce::FIRST,
             version: "12".into(),
             resources: sizes.iter().enumerate().map(resource).collect::<Vec<_>>().into(),
             removed: vec!["gone".into()],

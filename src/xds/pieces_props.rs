@@ -437,7 +437,7 @@ impl Client {
         let warm = self.clusters.values().all(|objects| objects[1].is_none());
         let ready: Vec<Kind> = self.open.keys().copied().filter(|kind| *kind != CDS || warm).collect();
         for kind in &ready {
-            let response_nonce = self.open.remove(kind).expect("open").nonce;
+            let response_nonce = self.open.remove(kind).expect("open").nonce.to_string();
             self.say(*kind, DeltaDiscoveryRequest { response_nonce, ..Default::default() });
         }
         !ready.is_empty()

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     contents::{Bundles, Contents},
-    frame::{Frame, Protocol},
+    frame::{Frame, Nonce, Protocol},
     kind::Kind,
     nack,
     names::SharedNames,
@@ -68,9 +68,9 @@ pub enum Heard {
     /// A subscription, or a change of one.
     Subscribed,
     /// The client has what was sent in this response.
-    Acked(InFlight),
+    Acked(Box<InFlight>),
     /// The client refused this response, and these resources of it; the others are with it.
-    Nacked(InFlight, Vec<Arc<Encoded>>),
+    Nacked(Box<InFlight>, Vec<Arc<Encoded>>),
     /// Its nonce is not the last one's: an answer to something that is no longer the question.
     Stale,
 }
@@ -93,7 +93,7 @@ pub struct Session {
     watches: [Watch; Kind::ALL.len()],
     newest: Step,
     secrets: Resources,
-    nonces: u64,
+    next_nonce: Nonce,
 }
 
 impl Session {
@@ -107,7 +107,7 @@ impl Session {
             watches: Kind::ALL.map(|kind| Watch::new(kind, start.clone())),
             newest: Step { sequence: 1, snapshot },
             secrets: Resources::default(),
-            nonces: 0,
+            next_nonce: Nonce::FIRST,
         }
     }
 
@@ -207,9 +207,9 @@ impl Session {
             watch.settle();
             return None;
         }
-        self.nonces += 1;
-        let nonce = self.nonces.to_string();
-        watch.sent(nonce.clone(), resources.clone(), removed.clone(), push, now);
+        let nonce = self.next_nonce;
+        self.next_nonce = nonce.next();
+        watch.sent(nonce, resources.clone(), removed.clone(), push, now);
         let step = watch.step.clone();
         if let Some(clusters) = owing {
             // Envoy re-warms a changed cluster and, with Delta, does not ask for its endpoints again.
@@ -225,7 +225,7 @@ impl Session {
     /// Notes the answer to the response in flight, if `nonce` is its. None: `nonce` is none of ours.
     pub(super) fn answer(&mut self, kind: Kind, nonce: &str, refusal: Option<&str>) -> Option<Heard> {
         let watch = self.watch_mut(kind);
-        if watch.last_nonce.as_deref() != Some(nonce) {
+        if !watch.last_nonce.is_some_and(|last| last.is(nonce)) {
             return None;
         }
         let heard = match refusal {

@@ -252,7 +252,7 @@ impl Client {
     fn receive(&mut self) -> bool {
         let Some(frame) = self.wire.pop_front() else { return false };
         let kind = frame.kind;
-        self.nonces.insert(kind, frame.nonce.clone());
+        self.nonces.insert(kind, frame.nonce.to_string());
         if kind == VHDS {
             self.receive_hosts(&frame);
         }
@@ -375,7 +375,7 @@ impl Client {
         match self.protocol {
             Protocol::Sotw => self.sotw(kind, refusal),
             Protocol::Delta => {
-                let (response_nonce, error_detail) = (frame.nonce, refusal);
+                let (response_nonce, error_detail) = (frame.nonce.to_string(), refusal);
                 let request = DeltaDiscoveryRequest { response_nonce, error_detail, ..Default::default() };
                 self.session.delta(kind, &request).unwrap();
             }

@@ -5,14 +5,17 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
 use parking_lot::Mutex;
 
-use super::{frame::Protocol, kind::Kind};
+use super::{
+    frame::{Nonce, Protocol},
+    kind::Kind,
+};
 use crate::{
     model::{identity::Spiffe, node::Proxy},
     snapshot::Snapshot,
@@ -41,6 +44,8 @@ pub struct StreamStatus {
     /// When it connected.
     pub connected: SystemTime,
     bytes: AtomicU64,
+    /// Nothing is left to send.
+    settled: AtomicBool,
     kinds: Mutex<[KindStatus; Kind::ALL.len()]>,
     snapshot: Mutex<Arc<Snapshot>>,
 }
@@ -59,14 +64,14 @@ pub struct KindStatus {
     /// Nothing had to be sent: the proxy came with everything it asks for, as it is now.
     pub kept: bool,
     /// The newest refusal: the proxy's words, and when.
-    pub refused: Option<(String, SystemTime)>,
+    pub refused: Option<Box<(String, SystemTime)>>,
 }
 
 /// A response.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// Its nonce.
-    pub nonce: String,
+    pub nonce: Nonce,
     /// The epoch of its snapshot.
     pub epoch: u64,
     /// When it was sent or accepted.
@@ -99,6 +104,7 @@ impl Streams {
             protocol,
             connected: SystemTime::now(),
             bytes: AtomicU64::new(0),
+            settled: AtomicBool::new(false),
             kinds: Mutex::default(),
             snapshot: Mutex::new(snapshot),
         });
@@ -131,7 +137,10 @@ impl Drop for Connected {
 impl StreamStatus {
     /// One type.
     pub fn kind(&self, kind: Kind) -> KindStatus {
-        self.kinds.lock()[kind.index()].clone()
+        let known = self.kinds.lock()[kind.index()].clone();
+        // What was subscribed and never sent, the proxy had already. Not so for secrets, which may be withheld.
+        let kept = kind != Kind::Secret && known.sent.is_none() && (known.names > 0 || known.wildcard);
+        KindStatus { kept: kept && self.settled.load(Ordering::Relaxed), ..known }
     }
 
     /// The bytes of all responses so far, before HTTP/2.
@@ -152,14 +161,9 @@ impl StreamStatus {
         change(&mut self.kinds.lock()[kind.index()]);
     }
 
-    /// Nothing is left to send: what was subscribed and never sent, the proxy had already. Not so for secrets, which may
-    /// be withheld.
-    pub(super) fn settled(&self) {
-        let mut kinds = self.kinds.lock();
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret) {
-            let kind = &mut kinds[kind.index()];
-            kind.kept = kind.sent.is_none() && (kind.names > 0 || kind.wildcard);
-        }
+    /// Whether nothing is left to send.
+    pub(super) fn settled(&self, settled: bool) {
+        self.settled.store(settled, Ordering::Relaxed);
     }
 
     pub(super) fn add_bytes(&self, bytes: usize) {

@@ -13,7 +13,7 @@ use tonic::Status;
 use tracing::{Span, debug, info, warn};
 
 use super::{
-    Frame, Heard, Kind, Protocol, Session,
+    Frame, Heard, Kind, Nonce, Protocol, Session,
     alarm::Alarm,
     auth::{Peer, Proven},
     node,
@@ -269,6 +269,7 @@ impl<W: Wire> Stream<W> {
             self.follow(kind);
         }
         self.update(kind, |status| (status.names, status.wildcard) = (names, wildcard));
+        self.settled(false);
         self.dirty = true;
         Ok(())
     }
@@ -310,7 +311,9 @@ impl<W: Wire> Stream<W> {
                 let reason = cut(reason.unwrap_or_default(), MAX_REASON);
                 self.context.metrics.rejected(kind);
                 warn!(kind = kind.short(), resources = ?culprits, reason, "the proxy refused resources");
-                self.update(kind, |status| status.refused = Some((reason.to_owned(), SystemTime::now())));
+                self.update(kind, |status| {
+                    status.refused = Some(Box::new((reason.to_owned(), SystemTime::now())))
+                });
                 self.report(kind, reason, &culprits);
             }
         }
@@ -371,9 +374,7 @@ impl<W: Wire> Stream<W> {
         let Some(frame) = self.session.next_frame(Instant::now()) else {
             self.dirty = false;
             self.share_names();
-            if let Some(connected) = &self.connected {
-                connected.status.settled();
-            }
+            self.settled(true);
             return None;
         };
         let (kind, bytes) = (frame.kind, frame.bytes());
@@ -385,12 +386,18 @@ impl<W: Wire> Stream<W> {
             "sent"
         );
         self.context.metrics.sent(&frame);
-        let mark = mark(frame.nonce.clone(), frame.step.snapshot.epoch);
+        let mark = mark(frame.nonce, frame.step.snapshot.epoch);
         self.update(kind, |status| status.sent = Some(mark));
         if let Some(connected) = &self.connected {
             connected.status.add_bytes(bytes);
         }
         Some(frame)
+    }
+
+    fn settled(&self, settled: bool) {
+        if let Some(connected) = &self.connected {
+            connected.status.settled(settled);
+        }
     }
 
     fn update(&self, kind: Kind, change: impl FnOnce(&mut super::status::KindStatus)) {
@@ -440,7 +447,7 @@ fn going_away() -> Status {
     Status::unavailable("the server ends this connection in an orderly way; connect again")
 }
 
-fn mark(nonce: String, epoch: u64) -> Mark {
+fn mark(nonce: Nonce, epoch: u64) -> Mark {
     Mark { nonce, epoch, at: SystemTime::now() }
 }
 

@@ -6,19 +6,18 @@
 mod answers;
 mod parts;
 mod pending;
+mod rare;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 pub use answers::InFlight;
 pub use parts::Table;
 pub(super) use parts::collection;
 use pending::Pending;
+use rare::{Held, Owed, Rarely, Refused};
 
 use super::{
+    Nonce,
     contents::{Bundle, Bundles, Contents},
     kind::Kind,
     names::Names,
@@ -54,28 +53,10 @@ pub enum Has {
     Unknown,
 }
 
-/// A version that the client refused.
-#[derive(Clone, Debug)]
-struct Refused {
-    version: Version,
-    /// What stands in for it, where the whole set has to be sent: the last good bytes.
-    kept: Option<Arc<Encoded>>,
-}
-
 impl Has {
     fn is(self, version: Version) -> bool {
         matches!(self, Self::Version(has) | Self::Said(has) if has == version)
     }
-}
-
-/// Gone from the snapshot, kept by the client until nothing names it any more.
-#[derive(Clone, Debug)]
-struct Held {
-    resource: Arc<Encoded>,
-    gone_in: u64,
-    since: Instant,
-    /// For as long as the client asks for it.
-    kept: bool,
 }
 
 /// What goes into one response.
@@ -89,16 +70,6 @@ pub struct Batch {
     pub answer: bool,
 }
 
-/// Assignments that clusters wait for which were sent before the client asked for any. All that it asks for without saying that
-/// it has it is sent anyway.
-#[derive(Debug)]
-enum Owed {
-    Nothing,
-    These(Vec<Arc<str>>),
-    /// It was more than once.
-    Everything,
-}
-
 /// The state of one type on one stream.
 #[derive(Debug)]
 pub struct Watch {
@@ -108,9 +79,9 @@ pub struct Watch {
     /// What the client wants.
     pub subscription: Subscription,
     /// The nonce of the newest response; requests with another one are stale.
-    pub last_nonce: Option<String>,
+    pub last_nonce: Option<Nonce>,
     /// The response that waits for its answer.
-    pub in_flight: Option<InFlight>,
+    pub in_flight: Option<Box<InFlight>>,
     /// The step that `root` comes from.
     pub step: Step,
     /// The newest step which the client has answered for in full.
@@ -119,28 +90,8 @@ pub struct Watch {
     /// The root of the last acknowledged response.
     good: Resources,
     pending: Pending,
-    owed: Owed,
-    refused: BTreeMap<Arc<str>, Refused>,
-    held: BTreeMap<Arc<str>, Held>,
     answer: bool,
-    /// Tables that the client has, and what the names of their parts begin with. A newer version of one leaves its parts as
-    /// they are.
-    tables: BTreeMap<Arc<str>, Arc<str>>,
-    /// What happened to them that the watch of the parts does not know yet.
-    news: Vec<Table>,
-    /// Tables that this client gets in their second spelling: it may have the first from another stream.
-    respelt: BTreeSet<Arc<str>>,
-    /// Collections that are gone and that the client still asks for, with what it may have of them.
-    vanished: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// Route configurations in place of which an empty one must not be sent: the client has, or may have, one that waits for
-    /// virtual hosts. Without them Envoy loses hold of its subscription to them and follows it beyond its end
-    /// (`RdsRouteConfigSubscription::afterProviderUpdate`).
-    spared: BTreeSet<Arc<str>>,
-    /// What the names of parts begin with that the client has a place for. It drops others; of virtual hosts it says on a
-    /// reconnect that it has them all the same.
-    open: BTreeSet<Arc<str>>,
-    /// Those of them that it waits for, and whether all have to be sent, known or not.
-    awaited: BTreeMap<Arc<str>, bool>,
+    rare: Rarely,
     /// So many resources go into one response: fewer and fewer while the client refuses one that it does not name.
     at_once: usize,
 }
@@ -159,17 +110,8 @@ impl Watch {
             root: Resources::default(),
             good: Resources::default(),
             pending: Pending::default(),
-            owed: Owed::Nothing,
-            refused: BTreeMap::new(),
-            held: BTreeMap::new(),
             answer: false,
-            tables: BTreeMap::new(),
-            news: Vec::new(),
-            respelt: BTreeSet::new(),
-            vanished: BTreeMap::new(),
-            spared: BTreeSet::new(),
-            open: BTreeSet::new(),
-            awaited: BTreeMap::new(),
+            rare: Rarely::default(),
             at_once: usize::MAX,
         }
     }
@@ -180,19 +122,19 @@ impl Watch {
             return None;
         }
         let found = match self.root.get(name).map(|resource| self.spelt(resource)) {
-            Some(resource) => match self.refused.get(name) {
+            Some(resource) => match self.rare.refused.get(name) {
                 Some(refused) if refused.version == resource.version => refused.kept.clone(),
                 _ => Some(resource.clone()),
             },
-            None => self.held.get(name).map(|held| held.resource.clone()),
+            None => self.rare.held.get(name).map(|held| held.resource.clone()),
         };
-        let empty = || self.subscription.names.contains(name) && !self.spared.contains(name);
+        let empty = || self.subscription.names.contains(name) && !self.rare.spared.contains(name);
         found.or_else(|| empty().then(|| placeholder(self.kind, name)).flatten())
     }
 
     fn has(&self, name: &Arc<str>) -> Has {
         match self.current(name) {
-            _ if self.refused.contains_key(name) => Has::Unknown,
+            _ if self.rare.refused.contains_key(name) => Has::Unknown,
             Some(resource) => Has::Version(resource.version),
             None => Has::Nothing,
         }
@@ -202,7 +144,9 @@ impl Watch {
     pub fn want(&mut self, name: Arc<str>, has: Has) {
         match has {
             Has::Unknown => self.forget_table(&name),
-            Has::Version(_) | Has::Said(_) if self.kind == RDS => drop(self.spared.insert(name.clone())),
+            Has::Version(_) | Has::Said(_) if self.kind == RDS => {
+                self.rare.make().spared.insert(name.clone());
+            }
             Has::Version(_) | Has::Said(_) | Has::Nothing => {}
         }
         let pending = self.pending.each();
@@ -231,7 +175,8 @@ impl Watch {
 
     /// The client asks for the first time. `says`: it said what it has, which does not count where a cluster waits for it.
     pub fn pay(&mut self, says: bool) {
-        match std::mem::replace(&mut self.owed, Owed::Nothing) {
+        let owed = self.rare.some().map(|rare| std::mem::take(&mut rare.owed)).unwrap_or_default();
+        match owed {
             Owed::These(names) if says => names.into_iter().for_each(|name| self.owe_one(name)),
             Owed::Everything if says => {
                 let names: Vec<_> = self.pending.each().keys().cloned().collect();
@@ -273,24 +218,26 @@ impl Watch {
         } else {
             // What it refused stays refused when it asks again.
             self.pending.each().remove(name);
-            self.held.remove(name);
+            self.release_one(name);
         }
     }
 
     /// The end of a wildcard subscription: only what was asked for by name stays.
     pub fn forget_wildcard(&mut self) {
-        let Self { subscription, pending, held, .. } = self;
+        let Self { subscription, pending, rare, .. } = self;
         pending.each().retain(|name, _| subscription.covers(name));
-        held.retain(|name, _| subscription.covers(name));
+        if let Some(rare) = rare.some() {
+            rare.held.retain(|name, _| subscription.covers(name));
+        }
     }
 
     /// Clusters were sent (again): the assignments that they wait for are sent after them, changed or not.
     pub fn owe(&mut self, clusters: &Contents) {
         let mut names = clusters.waiting().filter_map(|cluster| cluster.waits_for.clone());
-        match &self.owed {
+        match &self.rare.owed {
             _ if self.started => names.for_each(|name| self.owe_one(name)),
-            Owed::Nothing => self.owed = Owed::These(names.collect()),
-            _ if names.next().is_some() => self.owed = Owed::Everything,
+            Owed::Nothing => self.rare.make().owed = Owed::These(names.collect()),
+            _ if names.next().is_some() => self.rare.make().owed = Owed::Everything,
             Owed::These(_) | Owed::Everything => {}
         }
     }
@@ -305,7 +252,9 @@ impl Watch {
     pub fn skip(&mut self, step: &Step) {
         (self.answer, self.step, self.settled) = (false, step.clone(), step.clone());
         self.pending = Pending::default();
-        self.awaited.clear();
+        if let Some(rare) = self.rare.some() {
+            rare.awaited.clear();
+        }
     }
 
     /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`]. Tells whether the client
@@ -336,7 +285,7 @@ impl Watch {
                     vanished.insert(collection(name).to_owned());
                     continue;
                 }
-                if self.vanished.contains_key(collection(name)) {
+                if self.rare.vanished.contains_key(collection(name)) {
                     back.insert(collection(name).to_owned());
                 }
             }
@@ -347,12 +296,10 @@ impl Watch {
                 Some(_) if hold || kept => {
                     if let Some(resource) = self.current(&name) {
                         let held = Held { resource, gone_in: step.sequence, since: now, kept };
-                        self.held.insert(name.clone(), held);
+                        self.rare.make().held.insert(name.clone(), held);
                     }
                 }
-                _ => {
-                    self.held.remove(&name);
-                }
+                _ => self.release_one(&name),
             }
             self.pending.each().extend(has.map(|has| (name, has)));
         }
@@ -366,6 +313,7 @@ impl Watch {
     /// Lets go of what vanished in a step up to `settled`, or longer ago than `patience`.
     pub fn release(&mut self, settled: u64, expired: impl Fn(Instant) -> bool) {
         let free: Vec<Arc<str>> = self
+            .rare
             .held
             .iter()
             .filter(|(_, held)| !held.kept && (held.gone_in <= settled || expired(held.since)))
@@ -373,8 +321,14 @@ impl Watch {
             .collect();
         for name in free {
             let has = self.has(&name);
-            self.held.remove(&name);
+            self.release_one(&name);
             self.pending.each().entry(name).or_insert(has);
+        }
+    }
+
+    fn release_one(&mut self, name: &Arc<str>) {
+        if let Some(rare) = self.rare.some() {
+            rare.held.remove(name);
         }
     }
 
@@ -384,13 +338,13 @@ impl Watch {
             && !self.answer
             && self.at_once == usize::MAX
             && self.pending.is_empty()
-            && self.held.is_empty()
-            && self.awaited.is_empty()
+            && self.rare.held.is_empty()
+            && self.rare.awaited.is_empty()
     }
 
     /// Since when something has been held, if anything is.
     pub fn held_since(&self) -> Option<Instant> {
-        self.held.values().filter(|held| !held.kept).map(|held| held.since).min()
+        self.rare.held.values().filter(|held| !held.kept).map(|held| held.since).min()
     }
 
     /// Takes what the client needs, up to about `budget` bytes, in the order of names; or `everything`, layer by layer, where
@@ -411,7 +365,7 @@ impl Watch {
                     self.has_table(&resource, true);
                     continue;
                 }
-                None if has == Has::Nothing || self.spared.contains(&name) => continue,
+                None if has == Has::Nothing || self.rare.spared.contains(&name) => continue,
                 _ if (size > left && left < budget && self.may_split(&changed, &name))
                     || changed.len() >= self.at_once =>
                 {
@@ -441,14 +395,15 @@ impl Watch {
     /// response. What is left is pending.
     fn take_whole(&mut self, budget: usize, everything: bool, bundles: &Bundles) -> Vec<Arc<Bundle>> {
         let names = self.pending.take_all();
-        let usual = self.at_once == usize::MAX && self.refused.is_empty() && self.held.is_empty();
+        let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
         let mut found = Vec::new();
         if usual && (everything || names.is_some()) {
             let all = self.root.layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
             found = all.filter(|bundle| !bundle.resources().is_empty()).collect();
         }
         let fits = |bundle: &Arc<Bundle>| {
-            self.kind.whole().is_none() || bundle.prefixes().iter().all(|prefix| self.open.contains(prefix))
+            self.kind.whole().is_none()
+                || bundle.prefixes().iter().all(|prefix| self.rare.open.contains(prefix))
         };
         if !found.iter().all(fits) || found.iter().map(|bundle| bundle.bytes()).sum::<usize>() > budget {
             found.clear();
@@ -487,7 +442,7 @@ impl Watch {
         let mut names: BTreeSet<&Arc<str>> = self.subscription.names.iter().collect();
         if self.subscription.wildcard {
             names.extend(self.root.iter().map(|resource| &resource.name));
-            names.extend(self.held.keys());
+            names.extend(self.rare.held.keys());
         }
         names.into_iter().filter_map(|name| self.current(name)).collect()
     }

@@ -42,7 +42,7 @@ use crate::{
     },
     snapshot::{Attacher, Attachment, ResourceType, Snapshot},
     xds::{
-        Kind, Protocol,
+        Kind, Nonce, Protocol,
         status::{Connected, Mark, Streams},
     },
 };
@@ -234,17 +234,18 @@ fn stream() -> (Arc<Streams>, Connected) {
     let snapshot = Arc::new(Snapshot::empty());
     let connected = streams.connect(Arc::new(sidecar()), peer, identity, Protocol::Delta, snapshot);
     let now = SystemTime::now();
-    let mark = |nonce: &str| Some(Mark { nonce: nonce.to_owned(), epoch: 1, at: now });
+    let mark = |nonce| Some(Mark { nonce, epoch: 1, at: now });
+    let (first, second) = (Nonce::FIRST, Nonce::FIRST.next());
     let status = &connected.status;
     status.update(Kind::Snapshot(ResourceType::Cluster), |kind| {
-        (kind.wildcard, kind.sent, kind.acked) = (true, mark("c1"), mark("c1"));
+        (kind.wildcard, kind.sent, kind.acked) = (true, mark(first), mark(first));
     });
     status.update(Kind::Snapshot(ResourceType::Endpoint), |kind| {
-        (kind.names, kind.sent, kind.acked) = (3, mark("e2"), mark("e1"));
+        (kind.names, kind.sent, kind.acked) = (3, mark(second), mark(first));
     });
     status.update(Kind::Snapshot(ResourceType::Listener), |kind| {
-        (kind.wildcard, kind.sent) = (true, mark("l1"));
-        kind.refused = Some(("Error adding/updating listener(s) 0.0.0.0_80: bad".to_owned(), now));
+        (kind.wildcard, kind.sent) = (true, mark(first));
+        kind.refused = Some(Box::new(("Error adding/updating listener(s) 0.0.0.0_80: bad".to_owned(), now)));
     });
     (streams, connected)
 }

@@ -100,7 +100,7 @@ impl Client {
     }
 
     fn nonce(&self, kind: Kind) -> String {
-        self.session.watch(kind).last_nonce.clone().unwrap_or_default()
+        self.session.watch(kind).last_nonce.map(|nonce| nonce.to_string()).unwrap_or_default()
     }
 
     fn subscribe(&mut self, kind: Kind, names: &[&str]) {

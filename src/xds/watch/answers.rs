@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{EDS, Has, RDS, Refused, Step, Table, Watch};
+use super::{EDS, Has, Nonce, RDS, Refused, Step, Table, Watch};
 use crate::{
     snapshot::{Encoded, Resources},
     xds::Contents,
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct InFlight {
     /// Its nonce.
-    pub nonce: String,
+    pub nonce: Nonce,
     /// What it was built from.
     pub step: Step,
     /// When it was handed to the transport.
@@ -28,15 +28,16 @@ impl Watch {
     /// A response leaves.
     pub fn sent(
         &mut self,
-        nonce: String,
+        nonce: Nonce,
         resources: Contents,
         removed: Vec<Arc<str>>,
         push: bool,
         now: Instant,
     ) {
-        self.last_nonce = Some(nonce.clone());
+        self.last_nonce = Some(nonce);
         let (step, root) = (self.step.clone(), self.root.clone());
-        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, removed, root });
+        let response = InFlight { nonce, step, sent_at: now, push, resources, removed, root };
+        self.in_flight = Some(Box::new(response));
     }
 
     /// Nothing is needed under the current root.
@@ -45,20 +46,20 @@ impl Watch {
     }
 
     /// The response in flight was accepted.
-    pub fn acked(&mut self) -> Option<InFlight> {
+    pub fn acked(&mut self) -> Option<Box<InFlight>> {
         let answered = self.in_flight.take()?;
         // Most say nothing about tables, and most clients refuse nothing.
         let tables = self.has_tables() || answered.resources.waiting().next().is_some();
-        let tell = (matches!(self.kind, EDS | RDS) && tables) || !self.refused.is_empty();
+        let tell = (matches!(self.kind, EDS | RDS) && tables) || !self.rare.refused.is_empty();
         for resource in answered.resources.iter().take_while(|_| tell) {
             self.has_table(resource, false);
-            if self.refused.is_empty() {
+            if self.rare.refused.is_empty() {
                 continue;
             }
             // Not the stand-in for a refused version: another version of the pipeline's, which is good.
             let sent = answered.root.get(&resource.name).map(|r| self.spelt(r).version);
-            if sent == Some(resource.version) {
-                self.refused.remove(&resource.name);
+            if let Some(rare) = self.rare.some().filter(|_| sent == Some(resource.version)) {
+                rare.refused.remove(&resource.name);
             }
         }
         self.good = answered.root.clone();
@@ -72,20 +73,21 @@ impl Watch {
     pub fn nacked(
         &mut self,
         culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
-    ) -> Option<(InFlight, Vec<Arc<Encoded>>)> {
+    ) -> Option<(Box<InFlight>, Vec<Arc<Encoded>>)> {
         let answered = self.in_flight.take()?;
         let resources: Vec<_> = answered.resources.iter().cloned().collect();
         let culprits = culprits(&resources);
         for resource in &culprits {
-            let kept = match self.refused.get(&resource.name) {
+            let kept = match self.rare.refused.get(&resource.name) {
                 Some(refused) => refused.kept.clone(),
                 None => self.good.get(&resource.name).map(|r| self.spelt(r).clone()),
             };
             let kept = kept.filter(|kept| kept.version != resource.version);
-            self.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
+            let rare = self.rare.make();
+            rare.refused.insert(resource.name.clone(), Refused { version: resource.version, kept });
             // An assignment that it had before it still has.
             if self.kind != EDS {
-                self.news.extend(self.tables.remove(&resource.name).map(Table::Gone));
+                rare.news.extend(rare.tables.remove(&resource.name).map(Table::Gone));
             }
         }
         if !self.kind.is_atomic() {

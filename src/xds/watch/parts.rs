@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{EDS, Has, LEDS, RDS, Watch};
+use super::{EDS, Has, LEDS, RDS, Watch, rare::Rare};
 use crate::snapshot::Encoded;
 
 /// What happened to a table, which is a route configuration whose virtual hosts are resources of their own, or an assignment
@@ -33,23 +33,24 @@ pub(in crate::xds) fn collection(name: &str) -> &str {
 impl Watch {
     /// What happened to tables since this was asked last.
     pub fn take_news(&mut self) -> Vec<Table> {
-        std::mem::take(&mut self.news)
+        self.rare.some().map(|rare| std::mem::take(&mut rare.news)).unwrap_or_default()
     }
 
     /// A table that parts belong to came or went.
     pub fn follow(&mut self, table: Table) {
+        let Rare { open, awaited, .. } = self.rare.make();
         match table {
             Table::New(prefix) => {
-                self.open.insert(prefix.clone());
-                self.awaited.insert(prefix, true);
+                open.insert(prefix.clone());
+                awaited.insert(prefix, true);
             }
             Table::Known(prefix) => {
-                self.open.insert(prefix.clone());
-                self.awaited.entry(prefix).or_insert(false);
+                open.insert(prefix.clone());
+                awaited.entry(prefix).or_insert(false);
             }
             Table::Gone(prefix) => {
-                self.open.remove(&prefix);
-                self.awaited.remove(&prefix);
+                open.remove(&prefix);
+                awaited.remove(&prefix);
             }
         }
     }
@@ -60,7 +61,8 @@ impl Watch {
     ///
     /// `everything`: all that there is is about to be sent.
     pub fn want_awaited(&mut self, everything: bool) {
-        for (prefix, all) in std::mem::take(&mut self.awaited) {
+        let awaited = self.rare.some().map(|rare| std::mem::take(&mut rare.awaited)).unwrap_or_default();
+        for (prefix, all) in awaited {
             if everything && self.root.with_prefix(&prefix).next().is_some() {
                 continue;
             }
@@ -88,7 +90,7 @@ impl Watch {
             Some(_) => {
                 self.kind != LEDS
                     && self.subscription.names.is_empty()
-                    && self.awaited.values().all(|all| *all)
+                    && self.rare.awaited.values().all(|all| *all)
             }
         }
     }
@@ -100,37 +102,41 @@ impl Watch {
             return;
         }
         let Some(prefix) = &resource.waits_for else { return self.forget_table(&resource.name) };
+        let Rare { spared, tables, news, .. } = self.rare.make();
         if self.kind == RDS {
-            self.spared.insert(resource.name.clone());
+            spared.insert(resource.name.clone());
         }
-        let before = self.tables.insert(resource.name.clone(), prefix.clone());
+        let before = tables.insert(resource.name.clone(), prefix.clone());
         if before.as_ref() != Some(prefix) {
-            self.news.extend(before.map(Table::Gone));
-            self.news.push(if known { Table::Known(prefix.clone()) } else { Table::New(prefix.clone()) });
+            news.extend(before.map(Table::Gone));
+            news.push(if known { Table::Known(prefix.clone()) } else { Table::New(prefix.clone()) });
         }
     }
 
     /// Whether there is any table to forget.
     pub(super) fn has_tables(&self) -> bool {
-        !(self.tables.is_empty() && self.spared.is_empty())
+        !(self.rare.tables.is_empty() && self.rare.spared.is_empty())
     }
 
     pub(super) fn forget_table(&mut self, name: &Arc<str>) {
-        self.spared.remove(name);
-        self.news.extend(self.tables.remove(name).map(Table::Gone));
+        if let Some(rare) = self.rare.some() {
+            rare.spared.remove(name);
+            rare.news.extend(rare.tables.remove(name).map(Table::Gone));
+        }
     }
 
     /// Whether the client has a place for a resource of this name.
     pub(super) fn has_place(&self, name: &str) -> bool {
         let up_to = (Bound::Unbounded, Bound::Included(name));
-        let is_open = || self.open.range::<str, _>(up_to).next_back().is_some_and(|p| name.starts_with(&**p));
+        let is_open =
+            || self.rare.open.range::<str, _>(up_to).next_back().is_some_and(|p| name.starts_with(&**p));
         self.kind.whole().is_none() || is_open()
     }
 
     /// The resource in the spelling that this client gets.
     pub(super) fn spelt<'a>(&self, resource: &'a Arc<Encoded>) -> &'a Arc<Encoded> {
         match &resource.respelt {
-            Some(second) if self.respelt.contains(&resource.name) => second,
+            Some(second) if self.rare.respelt.contains(&resource.name) => second,
             _ => resource,
         }
     }
@@ -141,7 +147,7 @@ impl Watch {
             && self.root.get(name).is_some_and(|resource| resource.respelt.is_some())
             && !version.is_respelt()
         {
-            self.respelt.insert(name.clone());
+            self.rare.make().respelt.insert(name.clone());
         }
         self.current(name)
     }
@@ -201,12 +207,13 @@ impl Watch {
         let mut has: BTreeSet<_> = self.root.with_prefix(&collection).map(|r| r.name.clone()).collect();
         has.extend(self.pending.each().keys().filter(|name| name.starts_with(&collection)).cloned());
         self.pending.each().retain(|name, _| !has.contains(name));
-        self.vanished.insert(collection, has);
+        self.rare.make().vanished.insert(collection, has);
     }
 
     /// It is there again before anybody told the client, which may have endpoints that are gone for good.
     pub(super) fn come_back(&mut self, collection: &str) {
-        for name in self.vanished.remove(collection).into_iter().flatten() {
+        let names = self.rare.some().and_then(|rare| rare.vanished.remove(collection));
+        for name in names.into_iter().flatten() {
             self.pending.each().insert(name, Has::Unknown);
         }
     }
@@ -215,7 +222,9 @@ impl Watch {
     pub(super) fn forget_collection(&mut self, name: &str) {
         let prefix = name.trim_end_matches('*');
         self.pending.each().retain(|name, _| !name.starts_with(prefix));
-        self.refused.retain(|name, _| !name.starts_with(prefix));
-        self.vanished.remove(prefix);
+        if let Some(rare) = self.rare.some() {
+            rare.refused.retain(|name, _| !name.starts_with(prefix));
+            rare.vanished.remove(prefix);
+        }
     }
 }
