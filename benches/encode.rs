@@ -29,6 +29,7 @@ fn view() -> EndpointView {
         labels: Default::default(),
         node: None,
         sni_dnat: false,
+        workloads: true,
         one_by_one_above: None,
     }
 }

@@ -75,6 +75,7 @@ fn assignment() -> Path {
         labels: Default::default(),
         node: None,
         sni_dnat: false,
+        workloads: true,
         one_by_one_above: None,
     };
     Box::new(move || assert_eq!(eds::service(&state.index, &view, &service).len(), 1))

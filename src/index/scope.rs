@@ -50,6 +50,8 @@ pub struct Discriminators {
     pub node: bool,
     /// Labels that some `failoverPriority` compares.
     pub labels: BTreeSet<Arc<str>>,
+    /// Access logs show metadata of endpoints.
+    pub endpoint_metadata: bool,
     private: BTreeSet<Arc<str>>,
 }
 
@@ -109,6 +111,7 @@ impl Index {
             locality: failover || mesh_matters || self.rules.locality_matters(),
             node: self.counts.node_local > 0,
             labels,
+            endpoint_metadata: self.mesh.logs_endpoint_metadata(),
             private: private.chain(self.rules.exceptions().cloned()).collect(),
         }
     }

@@ -83,6 +83,13 @@ pub struct HttpRetryPolicy {
     pub per_try_timeout: Option<Duration>,
 }
 
+impl MeshConfig {
+    /// Whether access logs show metadata of endpoints.
+    pub fn logs_endpoint_metadata(&self) -> bool {
+        self.access_log_format.as_deref().is_some_and(|format| format.contains("UPSTREAM_METADATA"))
+    }
+}
+
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {

@@ -48,6 +48,13 @@ pub struct Extensions {
     pub stats: bool,
 }
 
+impl Extensions {
+    /// Whether something in the proxy reads which workload an endpoint belongs to: that is for Istio's telemetry.
+    pub fn read_workloads(self) -> bool {
+        self.stats || self.metadata_exchange
+    }
+}
+
 /// How a sidecar takes the hosts of an HTTP port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VirtualHosts {

@@ -7,8 +7,8 @@
 //!
 //! Names, chains and defaults are istiod's. Where a resource differs on purpose, the place that makes it different says
 //! why; together these differences are:
-//! - Istio's own filters appear only for proxies that list them, and certificates come over the same ADS stream for
-//!   proxies without an agent;
+//! - Istio's own filters appear only for proxies that list them, as does what only these read: which workload an endpoint
+//!   belongs to (unless access logs show it); and certificates come over the same ADS stream for proxies without an agent;
 //! - a remote gateway is one endpoint, in one locality, and counts ready endpoints only ([`eds::horizon`]);
 //! - in the mode "failover by default", what makes a failover work ([`policy`], [`cds::outlier`], [`rds::retry`]);
 //! - SANs are matched as URIs (`match_typed_subject_alt_names`), because the untyped field is deprecated;

@@ -82,6 +82,7 @@ pub fn derive(index: &Index, proxy: &Proxy) -> ProxyViews {
         labels: compared(&facts.labels, &matters.labels),
         node: proxy.node.clone().filter(|_| matters.node),
         sni_dnat,
+        workloads: proxy.extensions.read_workloads() || matters.endpoint_metadata,
         one_by_one_above: proxy.one_by_one_above,
     };
     let kind = match proxy.kind {

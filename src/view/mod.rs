@@ -57,6 +57,8 @@ pub struct EndpointView {
     pub node: Option<Arc<str>>,
     /// Also the assignments of `outbound_…` clusters.
     pub sni_dnat: bool,
+    /// Endpoints say which workload they belong to: only for proxies in which something reads that.
+    pub workloads: bool,
     /// Assignments of more endpoints than this leave them to resources of their own.
     pub one_by_one_above: Option<usize>,
 }

@@ -10,9 +10,12 @@ mod facts;
 #[path = "reference/mesh.rs"]
 mod mesh;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Instant};
 
-use landbridge::snapshot::Snapshot;
+use landbridge::{
+    model::{Change, Kind, Object, ObjectKey, mesh::MeshConfig},
+    snapshot::Snapshot,
+};
 use mesh::Client;
 use serde_json::{Value, json};
 
@@ -156,6 +159,10 @@ fn a_stock_envoy_gets_nothing_of_istios() {
             }
         }
     }
+    // Workloads of endpoints are for Istio's telemetry.
+    for (name, resource) in mesh::by_name(&snapshot.endpoints, facts::json) {
+        assert!(!resource.to_string().contains("workload"), "{name} names workloads");
+    }
     // Beside that it is the same: the names of everything, and all chains.
     for kind in ["cds", "eds", "lds", "rds"] {
         let names = |facts: BTreeMap<String, Value>| facts.into_keys().collect::<Vec<_>>();
@@ -167,6 +174,24 @@ fn a_stock_envoy_gets_nothing_of_istios() {
     };
     let inbound = "virtualInbound";
     assert_eq!(chains(&ours(&snapshot, "lds")[inbound]), chains(&istiod("frontend", "lds")[inbound]));
+}
+
+#[test]
+fn a_stock_envoy_gets_workloads_where_access_logs_show_them() {
+    let mut state = mesh::state(false);
+    let format = "%UPSTREAM_HOST% %UPSTREAM_METADATA(istio:workload)%\n";
+    let config = MeshConfig { access_log_format: Some(format.into()), ..state.index.mesh().clone() };
+    let key = ObjectKey {
+        cluster: "cluster1".into(),
+        kind: Kind::MeshConfig,
+        namespace: "istio-system".into(),
+        name: "istio".into(),
+    };
+    state.apply(vec![Change::Upsert(key, Object::MeshConfig(Arc::new(config)))], Instant::now());
+    let snapshot = STOCK.snapshot(&mut state);
+    let endpoints = mesh::by_name(&snapshot.endpoints, facts::json);
+    let backend = endpoints["outbound|80||backend.production.svc.cluster.local"].to_string();
+    assert!(backend.contains("backend-0;production;backend;;cluster1"), "{backend}");
 }
 
 /// A gateway of the other network is there once, with what is ready behind it. istiod writes its address once per

@@ -216,6 +216,7 @@ pub fn object(cluster: usize, thing: Thing, variant: u8) -> Object {
                 _ => ExportTo::Public,
             },
             cluster_local: cluster_local(variant),
+            access_log_format: (variant == 4).then(|| "%UPSTREAM_METADATA(istio:workload)%".into()),
             ..MeshConfig::default()
         })),
         Thing::Gateway => {
@@ -390,7 +391,7 @@ pub fn proxy(variant: u8) -> Proxy {
         node: Some("node-0".into()),
         requested_networks: router.then(|| [NetworkId::from(cluster)].into()),
         interception: if variant == 1 { Interception::None } else { Interception::Redirect },
-        extensions: Extensions::default(),
+        extensions: Extensions { stats: variant == 1, ..Extensions::default() },
         secrets: SecretSource::Ads,
         virtual_hosts: if variant == 2 { VirtualHosts::Together } else { VirtualHosts::OneByOne },
         one_by_one_above: [None, Some(0), Some(1), Some(2), Some(1), None][usize::from(variant)],

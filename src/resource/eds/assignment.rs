@@ -56,10 +56,10 @@ pub fn service(index: &Index, view: &EndpointView, service: &Service) -> Vec<Bui
             let Arranged { cohorts, groups, .. } = decide(&query, &policy, &mut Exclusions::unwanted());
             let members: usize = groups.iter().map(|group| group.members.len()).sum();
             let (message, pieces) = if view.one_by_one_above.is_some_and(|limit| members > limit) {
-                let (outline, pieces) = take_apart(&name, &cohorts, &groups);
+                let (outline, pieces) = take_apart(&name, &cohorts, &groups, view.workloads);
                 (outline, Some(Box::new(pieces)))
             } else {
-                (write(&name, &cohorts, &groups), None)
+                (write(&name, &cohorts, &groups, view.workloads), None)
             };
             let waits_for = pieces.as_ref().map(|pieces| pieces.prefix.clone());
             built.push(Built { message, name, waits_for, pieces, sources: policy::sources(service, rule) });

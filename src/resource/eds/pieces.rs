@@ -62,8 +62,8 @@ pub struct Collection {
     body: Vec<u8>,
 }
 
-/// An assignment without its endpoints, and these.
-pub fn take_apart(name: &str, cohorts: &[Cohort], groups: &[Group]) -> (Vec<u8>, Pieces) {
+/// An assignment without its endpoints, and these. `workloads`: they say which workload they belong to.
+pub fn take_apart(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) -> (Vec<u8>, Pieces) {
     let prefix = format!("{SCHEME}{:016x}/", shape(name, groups));
     let outline = |wait: i64| {
         let source = ConfigSource { initial_fetch_timeout: Some(proto::seconds(wait)), ..proto::ads() };
@@ -85,7 +85,7 @@ pub fn take_apart(name: &str, cohorts: &[Cohort], groups: &[Group]) -> (Vec<u8>,
         ClusterLoadAssignment { cluster_name: name.to_owned(), endpoints, ..Default::default() }
             .encode_to_vec()
     };
-    let metadata = Metadata::of(cohorts);
+    let metadata = Metadata::of(cohorts, workloads);
     let collections = groups.iter().enumerate().map(|(i, group)| {
         let mut body = Vec::with_capacity(metadata.around(group.members.len()));
         let mut endpoints = Vec::with_capacity(group.members.len());

@@ -22,9 +22,9 @@ use crate::model::{endpoint::Health, locality::Locality, workload::Workload};
 const VARINT: u32 = 0;
 const LENGTH: u32 = 2;
 
-/// `ClusterLoadAssignment`
-pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group]) -> Vec<u8> {
-    let metadata = Metadata::of(cohorts);
+/// `ClusterLoadAssignment`; `workloads`: endpoints say which workload they belong to.
+pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) -> Vec<u8> {
+    let metadata = Metadata::of(cohorts, workloads);
     let members: usize = groups.iter().map(|group| group.members.len()).sum();
     let mut out = Vec::with_capacity(name.len() + 100 * groups.len() + metadata.around(members) + 16);
     put_bytes(&mut out, 1, name.as_bytes());
@@ -194,7 +194,7 @@ fn health(member: &Member) -> u8 {
 // === Metadata ===
 
 /// The metadata field of every cohort's members, one behind the other. `tlsMode` chooses the transport socket of the
-/// cluster; `workload` is for Istio's telemetry.
+/// cluster; `workload` is for Istio's telemetry, where it is wanted.
 pub struct Metadata {
     bytes: Vec<u8>,
     /// None: each member has its own.
@@ -203,17 +203,18 @@ pub struct Metadata {
 
 impl Metadata {
     /// Encodes what each cohort's members share.
-    pub fn of(cohorts: &[Cohort]) -> Self {
+    pub fn of(cohorts: &[Cohort], workloads: bool) -> Self {
         let mut bytes = Vec::with_capacity(160 * cohorts.len());
         let of = cohorts.iter().map(|cohort| {
             let start = bytes.len();
             match &cohort.origin {
+                _ if !workloads => put_metadata(&mut bytes, cohort.mtls, None),
                 Origin::Endpoint { workload: Workload { telemetry: Some(text), .. }, .. } => {
-                    put_metadata(&mut bytes, cohort.mtls, text);
+                    put_metadata(&mut bytes, cohort.mtls, Some(text));
                 }
                 Origin::Endpoint { .. } => return None,
                 Origin::Gateway { gateway, .. } => {
-                    put_metadata(&mut bytes, cohort.mtls, &format!(";;;;{}", gateway.cluster));
+                    put_metadata(&mut bytes, cohort.mtls, Some(&format!(";;;;{}", gateway.cluster)));
                 }
             }
             Some(start..bytes.len())
@@ -231,16 +232,20 @@ impl Metadata {
 fn unknown_metadata(member: &Member, cohort: &Cohort) -> Vec<u8> {
     let mut own = Vec::new();
     if let Origin::Endpoint { workload, .. } = &cohort.origin {
-        put_metadata(&mut own, cohort.mtls, &workload.telemetry_text(&member.target.0.to_string()));
+        let text = workload.telemetry_text(&member.target.0.to_string());
+        put_metadata(&mut own, cohort.mtls, Some(&text));
     }
     own
 }
 
-/// `filter_metadata`: from names to objects with one text field each.
-fn put_metadata(out: &mut Vec<u8>, mtls: bool, workload: &str) {
+/// `filter_metadata`: from names to objects with one text field each. Without an entry there is no metadata.
+fn put_metadata(out: &mut Vec<u8>, mtls: bool, workload: Option<&str>) {
     let tls = ("envoy.transport_socket_match", "tlsMode", "istio");
-    let istio = ("istio", "workload", workload);
-    let entries = [Some(tls).filter(|_| mtls), Some(istio)];
+    let istio = workload.map(|text| ("istio", "workload", text));
+    let entries = [mtls.then_some(tls), istio];
+    if entries.iter().flatten().next().is_none() {
+        return;
+    }
     let value_len = |text: &str| field_len(text.len());
     let field_of = |key: &str, text: &str| field_len(key.len()) + field_len(value_len(text));
     let entry_len = |(name, key, text): (&str, &str, &str)| {

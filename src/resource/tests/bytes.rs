@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// The message, written down plainly.
-fn message(name: &str, assignment: &Assignment) -> ClusterLoadAssignment {
+fn message(name: &str, assignment: &Assignment, workloads: bool) -> ClusterLoadAssignment {
     let group = |group: &eds::Group| LocalityLbEndpoints {
         locality: Some(envoy_locality(group.locality)),
-        lb_endpoints: group.members.iter().map(|m| member(assignment, m)).collect(),
+        lb_endpoints: group.members.iter().map(|m| member(assignment, m, workloads)).collect(),
         load_balancing_weight: Some(group.weight),
         priority: group.priority,
         ..Default::default()
@@ -38,7 +38,7 @@ fn message(name: &str, assignment: &Assignment) -> ClusterLoadAssignment {
     }
 }
 
-fn member(assignment: &Assignment, member: &Member) -> LbEndpoint {
+fn member(assignment: &Assignment, member: &Member, workloads: bool) -> LbEndpoint {
     let (ip, port) = member.target;
     let cohort = assignment.cohort(member);
     let health = match (&cohort.origin, member.health) {
@@ -57,7 +57,7 @@ fn member(assignment: &Assignment, member: &Member) -> LbEndpoint {
     LbEndpoint {
         health_status: health.into(),
         load_balancing_weight: Some(member.weight),
-        metadata: Some(member_metadata(cohort.mtls, &workload)),
+        metadata: member_metadata(cohort.mtls, workloads.then_some(&*workload)),
         host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
             address: Some(ip_address(ip, port)),
             ..Default::default()
@@ -65,10 +65,10 @@ fn member(assignment: &Assignment, member: &Member) -> LbEndpoint {
     }
 }
 
-fn member_metadata(mtls: bool, workload: &str) -> Metadata {
-    let istio = ("istio", object([("workload", string(workload))]));
-    let tls = ("envoy.transport_socket_match", object([("tlsMode", string("istio"))]));
-    if mtls { metadata([tls, istio]) } else { metadata([istio]) }
+fn member_metadata(mtls: bool, workload: Option<&str>) -> Option<Metadata> {
+    let istio = workload.map(|text| ("istio", object([("workload", string(text))])));
+    let tls = mtls.then(|| ("envoy.transport_socket_match", object([("tlsMode", string("istio"))])));
+    (mtls || workload.is_some()).then(|| metadata(tls.into_iter().chain(istio)))
 }
 
 fn envoy_locality(locality: &Locality) -> EnvoyLocality {
@@ -112,6 +112,7 @@ proptest! {
         two_slices in any::<bool>(),
         other_side in any::<bool>(),
         sticky in any::<bool>(),
+        workloads in any::<bool>(),
     ) {
         let mut index = mesh(true);
         for cluster in ["east", "west"] {
@@ -135,9 +136,9 @@ proptest! {
             }
         }
         let view = if other_side {
-            EndpointView { cluster: "west".into(), network: "net2".into(), ..endpoint_view() }
+            EndpointView { cluster: "west".into(), network: "net2".into(), workloads, ..endpoint_view() }
         } else {
-            EndpointView { sni_dnat: true, ..endpoint_view() }
+            EndpointView { sni_dnat: true, workloads, ..endpoint_view() }
         };
         let service = index.service(&service_key("backend")).unwrap();
         let built = eds::service(&index, &view, service);
@@ -146,7 +147,7 @@ proptest! {
             let named = [name::outbound, name::sni_dnat][i](port.number, "", &service.key.host);
             prop_assert_eq!(&built.name, &named);
             let assignment = eds::assign(&index, &view, service, port, None, i == 1);
-            prop_assert_eq!(&built.message, &message(&named, &assignment).encode_to_vec());
+            prop_assert_eq!(&built.message, &message(&named, &assignment, workloads).encode_to_vec());
         }
         prop_assert_eq!(built.len(), if other_side { 1 } else { 2 });
 

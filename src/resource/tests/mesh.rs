@@ -363,6 +363,7 @@ pub fn endpoint_view() -> EndpointView {
         ]),
         node: Some("e-a".into()),
         sni_dnat: false,
+        workloads: true,
         one_by_one_above: None,
     }
 }
