@@ -159,7 +159,7 @@ impl Layer {
                     return;
                 }
                 let name: Arc<str> = name.into();
-                let encoded = Encoded::new(name.clone(), KIND.type_url(), message, None, sources.clone());
+                let encoded = Encoded::part(name.clone(), KIND.type_url(), message, sources.clone());
                 if quarantine.contains(&(KIND, name.clone(), encoded.version)) {
                     return;
                 }

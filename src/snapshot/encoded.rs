@@ -9,7 +9,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::model::ObjectKey;
 
 /// What two resources of one name have in common if a client that has one need not get the other: a hash of the bytes,
-/// or what [`Encoded::with_version`] was given. Equal over restarts and replicas. Sixteen hexadecimal digits on the wire.
+/// or what [`Encoded::with_version`] was given. Equal over restarts and replicas. Sixteen hexadecimal digits on the wire, where
+/// it is told ([`Encoded::part`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -94,13 +95,33 @@ impl Encoded {
         waits_for: Option<Arc<str>>,
         sources: Arc<[ObjectKey]>,
     ) -> Self {
-        let version_text = version.to_string();
+        let told = version.to_string();
+        Self { waits_for, ..Self::wrap(name, type_url, message, version, &told, sources) }
+    }
+
+    /// A part of another resource, asked for by collection. Its version is not told: Envoy has no use for it, because on a
+    /// reconnect it says nothing of what it has of collections (`addResourceStateFromServer` is for names alone).
+    pub fn part(name: Arc<str>, type_url: &str, message: &[u8], sources: Arc<[ObjectKey]>) -> Self {
+        Self::wrap(name, type_url, message, Version::of(message), "", sources)
+    }
+
+    fn wrap(
+        name: Arc<str>,
+        type_url: &str,
+        message: &[u8],
+        version: Version,
+        told: &str,
+        sources: Arc<[ObjectKey]>,
+    ) -> Self {
         let any_len = field_len(type_url.len()) + field_len(message.len());
-        let resource_len = field_len(version_text.len()) + field_len(name.len()) + field_len(any_len);
+        let told_len = if told.is_empty() { 0 } else { field_len(told.len()) };
+        let resource_len = told_len + field_len(name.len()) + field_len(any_len);
         let mut bytes = BytesMut::with_capacity(field_len(resource_len));
         put_head(&mut bytes, RESOURCES, resource_len);
         let resource_at = bytes.len();
-        put_field(&mut bytes, 1, version_text.as_bytes());
+        if !told.is_empty() {
+            put_field(&mut bytes, 1, told.as_bytes());
+        }
         put_field(&mut bytes, 3, name.as_bytes());
         let any_field_at = bytes.len();
         put_head(&mut bytes, RESOURCES, any_len);
@@ -114,7 +135,7 @@ impl Encoded {
             resource_at,
             any_field_at,
             any_at,
-            waits_for,
+            waits_for: None,
             respelt: None,
             sources,
         }
@@ -227,5 +248,15 @@ mod tests {
         assert_eq!(sotw.resources, [encoded.any()]);
         assert_eq!(encoded.share(encoded.sotw_field()), encoded.sotw_field());
         assert_eq!(encoded.size(), encoded.resource().len());
+    }
+
+    #[test]
+    fn the_version_of_a_part_is_known_here_only() {
+        let part = Encoded::part("p/1".into(), "t", b"x", Arc::new([]));
+        let resource = Resource::decode(part.resource()).expect("a Resource");
+        assert_eq!((resource.name.as_str(), resource.version.as_str()), ("p/1", ""));
+        assert_eq!(part.version, Encoded::new("p/1".into(), "t", b"x", None, Arc::new([])).version);
+        let any = prost_types::Any::decode(part.any()).expect("an Any");
+        assert_eq!((any.type_url.as_str(), any.value.as_slice()), ("t", b"x".as_slice()));
     }
 }

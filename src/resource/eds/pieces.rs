@@ -2,9 +2,11 @@
 //! endpoint is a resource of its own, so that a change sends one of them.
 //!
 //! ```text
-//! xdstp:///envoy.config.endpoint.v3.LbEndpoint / HASH / GROUP / ENDPOINT        a collection is named …/GROUP/*
+//! xdstp:///envoy.config.endpoint.v3.LbEndpoint/ HASH GROUP / ENDPOINT        a collection is named …/HASH GROUP/*
 //! ```
 //!
+//! - Names are short because they are much of what a change sends. Envoy demands scheme and type in them (`xds_resource.cc`,
+//!   `watch_map.cc`); an authority may be missing.
 //! - `HASH` is of the assignment's name and the places and priorities of its groups. When those change, all collections have
 //!   new names: Envoy fetches them afresh, goes on with the endpoints that it has until the last has come, and then swaps
 //!   all at once. With lasting names, endpoints that change their group would be missing between two responses.
@@ -14,7 +16,7 @@
 //!   what it has. It needs that after a reconnect: it says nothing of the endpoints that it has, and would keep those that
 //!   went while it was away (`envoy.md` 11).
 
-use std::{fmt::Write, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use landbridge_proto::envoy::config::{
     core::v3::{ConfigSource, Locality},
@@ -64,7 +66,8 @@ pub struct Collection {
 
 /// An assignment without its endpoints, and these. `workloads`: they say which workload they belong to.
 pub fn take_apart(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) -> (Vec<u8>, Pieces) {
-    let prefix = format!("{SCHEME}{:016x}/", shape(name, groups));
+    let mut prefix = SCHEME.to_owned();
+    put_digits(&mut prefix, shape(name, groups).into(), 11);
     let outline = |wait: i64| {
         let source = ConfigSource { initial_fetch_timeout: Some(proto::seconds(wait)), ..proto::ads() };
         let endpoints = groups.iter().enumerate().map(|(i, group)| LocalityLbEndpoints {
@@ -153,13 +156,25 @@ impl Collection {
     }
 }
 
-/// Address and port in hexadecimal digits, in the order of addresses and ports. Nothing in it has a meaning in URLs.
+/// The family, address and port, in the order of addresses and ports.
 fn put_id(name: &mut String, (ip, port): Target) {
-    let written = match ip {
-        IpAddr::V4(ip) => write!(name, "4{:08x}{port:04x}", ip.to_bits()),
-        IpAddr::V6(ip) => write!(name, "6{:032x}{port:04x}", ip.to_bits()),
+    let (family, high, low) = match ip {
+        IpAddr::V4(ip) => ('4', None, ip.to_bits()),
+        IpAddr::V6(ip) => ('6', Some(ip.to_bits() >> 32), ip.to_bits() as u32),
     };
-    debug_assert!(written.is_ok(), "a string takes everything");
+    name.push(family);
+    if let Some(high) = high {
+        put_digits(name, high, 16);
+    }
+    put_digits(name, u128::from(low) << 16 | u128::from(port), 8);
+}
+
+/// A number in so many digits to the base 64. They are in ASCII's order, so that texts are in the order of their numbers, and
+/// have no meaning in URLs.
+fn put_digits(name: &mut String, number: u128, digits: u32) {
+    const ALPHABET: &[u8; 64] = b"-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+    let digit = |place: u32| char::from(ALPHABET[(number >> (6 * place) & 63) as usize]);
+    name.extend((0..digits).rev().map(digit));
 }
 
 #[cfg(test)]
@@ -198,6 +213,6 @@ mod tests {
         };
         let ids: Vec<String> = targets.iter().map(id).collect();
         assert!(ids.is_sorted(), "{ids:?}");
-        assert_eq!(ids[1], "40a0000010050");
+        assert_eq!(ids[1], "41V---F0F");
     }
 }

@@ -62,7 +62,8 @@ fn put_member(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: 
     put(out, member, metadata, cohorts, true);
 }
 
-/// `LbEndpoint`, as a message of its own.
+/// `LbEndpoint`, as a message of its own. A weight of 1 is Envoy's default and is left out: here a few bytes are the size of a
+/// change. In a whole assignment istiod says it.
 pub fn put_endpoint(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
     put(out, member, metadata, cohorts, false);
 }
@@ -77,13 +78,15 @@ fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohor
             own.as_slice()
         }
     };
-    let weight = field_len(number_len(member.weight));
     if as_field {
+        let weight = field_len(number_len(member.weight));
         put_head(out, 2, start.bytes().len() + metadata.len() + weight);
     }
     out.extend_from_slice(start.bytes());
     out.extend_from_slice(metadata);
-    put_wrapped(out, 4, member.weight);
+    if as_field || member.weight != 1 {
+        put_wrapped(out, 4, member.weight);
+    }
 }
 
 /// Where an `LbEndpoint` begins: its address and health.
