@@ -45,6 +45,8 @@ pub struct Watchers {
 #[derive(Debug)]
 struct Shared {
     watchers: Vec<RefCell<Watcher>>,
+    /// How many have what they wait for. Kept as answers come: to count them each time would be most of what is measured.
+    served: Cell<usize>,
     /// Since when deliveries are counted.
     since: Cell<Instant>,
     failed: RefCell<Vec<String>>,
@@ -97,6 +99,7 @@ impl Watchers {
         };
         let shared = Rc::new(Shared {
             watchers: credentials.0.iter().map(watcher).collect(),
+            served: Cell::new(0),
             since: Cell::new(Instant::now()),
             failed: RefCell::default(),
             heard: Notify::new(),
@@ -119,20 +122,19 @@ impl Watchers {
 
     /// Waits until all have both secrets, and after [`Watchers::rotate`] another certificate.
     pub async fn delivered(&self, patience: Duration) -> Delivery {
-        let has = |watcher: &RefCell<Watcher>| watcher.borrow().is_served();
-        let count = || self.shared.watchers.iter().filter(|w| has(w)).count();
+        let shared = &self.shared;
         let all = async {
-            while count() < self.shared.watchers.len() - self.shared.failed.borrow().len() {
-                self.shared.heard.notified().await;
+            while shared.served.get() < shared.watchers.len() - shared.failed.borrow().len() {
+                shared.heard.notified().await;
             }
         };
         // Who has not got it by then is missing in the count.
         let _ = timeout(patience, all).await;
-        let since = self.shared.since.get();
+        let since = shared.since.get();
         let mut recorder = Recorder::default();
         let mut last = Duration::ZERO;
-        for watcher in self.shared.watchers.iter().filter(|w| has(w)) {
-            if let Some((.., at)) = &watcher.borrow().certificate {
+        for watcher in shared.watchers.iter().map(RefCell::borrow).filter(|w| w.is_served()) {
+            if let Some((.., at)) = &watcher.certificate {
                 let took = at.saturating_duration_since(since);
                 recorder.record(took);
                 last = last.max(took);
@@ -140,8 +142,8 @@ impl Watchers {
         }
         Delivery {
             seconds: last.as_secs_f64(),
-            delivered: count(),
-            wanted: self.shared.watchers.len(),
+            delivered: shared.served.get(),
+            wanted: shared.watchers.len(),
             latencies: recorder.latencies(),
             checked: self.check(),
         }
@@ -153,6 +155,7 @@ impl Watchers {
             let mut watcher = watcher.borrow_mut();
             watcher.outdated = watcher.certificate.as_ref().map(|(chain, ..)| chain.clone());
         }
+        self.shared.served.set(0);
         rotation.await?;
         self.shared.since.set(Instant::now());
         Ok(())
@@ -226,9 +229,10 @@ async fn watch(
         let response = delta_response(&message).map_err(malformed)?;
         let ack = Common { node: None, type_url: response.type_url, nonce: response.nonce, refused: None };
         connection.send(stream, &delta_request(ack, none(), none(), std::iter::empty()));
+        let mut watcher = shared.watchers[n].borrow_mut();
+        let was_served = watcher.is_served();
         for resource in &response.resources {
             let body = resource.body.unwrap_or_default();
-            let mut watcher = shared.watchers[n].borrow_mut();
             match secret(body).map_err(|_| Error::Protocol("a secret without inline values"))? {
                 Secret::Certificate { chain, key } => {
                     watcher.certificate = Some((chain.to_vec(), key.to_vec(), at));
@@ -236,7 +240,10 @@ async fn watch(
                 Secret::Roots(roots) => watcher.roots = Some(roots.to_vec()),
             }
         }
-        shared.heard.notify_one();
+        if !was_served && watcher.is_served() {
+            shared.served.update(|served| served + 1);
+            shared.heard.notify_one();
+        }
     }
 }
 
