@@ -80,6 +80,11 @@ pub const ALL: &[Scenario] = &[
     scenario("slow-readers", "1,000 of 2,000 proxies stop reading under churn", streams::slow_readers),
     scenario("replicas", "one of three replicas is killed under 9,000 streams", replicas::killed),
     scenario("svid-requests", "certificates through CreateCertificate", certificates::requests),
+    scenario(
+        "svid-requests-rsa",
+        "the same, signed with istiod's kind of key: RSA-2048",
+        certificates::requests_rsa,
+    ),
     scenario("svid-rotation", "10,000 identities get new certificates over SDS", certificates::rotation),
     scenario("growth", "instructions of one change as the mesh grows", growth::run),
     scenario("encode", "one load assignment from the tables", micro::run),
