@@ -10,6 +10,7 @@ mod secret;
 mod version;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -64,7 +65,9 @@ pub struct SvidStore {
     roots: watch::Sender<Option<Arc<Encoded>>>,
     /// The authority whose roots are published.
     in_use: watch::Sender<Arc<Authority>>,
-    /// An entry was added whose renewal may be due earlier than what `run` waits for.
+    /// When `run` wakes by itself. Read and written under the lock of `entries`, so that it misses none.
+    wakes_at: Mutex<Option<Instant>>,
+    /// An entry was added that `run` has to look at earlier.
     added: Notify,
     signers: Arc<Signers>,
 }
@@ -136,6 +139,7 @@ impl SvidStore {
             entries: Mutex::new(HashMap::new()),
             roots: watch::Sender::new(Some(encode_roots(&current))),
             in_use: watch::Sender::new(current),
+            wakes_at: Mutex::default(),
             added: Notify::new(),
             signers,
         }
@@ -183,20 +187,30 @@ impl SvidStore {
         }
         // Outside the lock: signing takes milliseconds with an RSA authority, and other streams must not wait for it.
         let made = Made::new(identity, &authority, self.ttl)?;
+        Ok(self.add(identity, made, look))
+    }
+
+    /// Adds a certificate, unless another stream of the same workload was quicker.
+    fn add<T>(&self, identity: &Spiffe, made: Made, look: impl Fn(&Entry) -> T) -> T {
+        let authority = made.svid.authority.clone();
         let mut entries = self.entries.lock();
-        let found = match entries.get_mut(identity) {
-            Some(entry) => {
-                // Unless another stream of the same workload was quicker.
+        let entry = match entries.entry(identity.clone()) {
+            Occupied(entry) => {
+                let entry = entry.into_mut();
                 if !entry.is_usable(&authority) {
                     entry.publish(made);
                 }
-                look(entry)
+                entry
             }
-            None => look(entries.entry(identity.clone()).or_insert(Entry::new(made))),
+            Vacant(place) => place.insert(Entry::new(made)),
         };
-        drop(entries);
-        self.added.notify_one();
-        Ok(found)
+        // When a whole mesh connects, `run` must not look at all entries for each new one.
+        let in_time = self.wakes_at.lock().is_some_and(|at| at <= entry.renew_at);
+        // But another authority may have come while this one signed, and `run` may be done with all other entries.
+        if !in_time || !Arc::ptr_eq(&self.authority.borrow(), &authority) {
+            self.added.notify_one();
+        }
+        look(entry)
     }
 
     /// [`Self::with_entry`] for a stream's task, which must not be kept for milliseconds by a slow key.
@@ -232,7 +246,7 @@ impl SvidStore {
         let mut sweep = tokio::time::interval(SWEEP);
         let mut authority_lives = true;
         loop {
-            let next = self.entries.lock().values().map(|entry| entry.renew_at).min();
+            let next = self.next_renewal();
             let due = async {
                 match next {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -250,6 +264,14 @@ impl SvidStore {
             self.publish_roots(&current);
             self.renew_due(&current).await;
         }
+    }
+
+    /// When the first entry is due, which `run` waits for from now on.
+    fn next_renewal(&self) -> Option<Instant> {
+        let entries = self.entries.lock();
+        let next = entries.values().map(|entry| entry.renew_at).min();
+        *self.wakes_at.lock() = next;
+        next
     }
 
     fn publish_roots(&self, authority: &Arc<Authority>) {

@@ -1,3 +1,5 @@
+use futures::FutureExt;
+
 use super::*;
 use crate::ca::testing::{mk_authority, mk_root, mk_watched};
 use crate::ca::{cert::Cert, secret as sds};
@@ -102,6 +104,48 @@ async fn an_authority_that_comes_in_the_middle_of_a_renewal_is_the_last_one() {
         () = store.run() => unreachable!(),
         outcome = tokio::time::timeout(Duration::from_secs(30), story) => outcome.expect("renewed at once"),
     }
+}
+
+/// What signs is not under the lock: an authority that was replaced meanwhile has signed what comes after the renewal.
+#[tokio::test]
+async fn what_an_earlier_authority_signed_is_renewed_although_it_comes_late() {
+    let root = mk_root("root");
+    let (sender, authority) = mk_watched(&root);
+    let store = SvidStore::new(authority, Duration::from_secs(24 * 3600), Signers::start());
+    let story = async {
+        let mut others = store.subscribe(&mk_identity("a")).unwrap();
+        let late = Made::new(&mk_identity("late"), &sender.borrow().clone(), store.ttl).unwrap();
+        sender.send_replace(mk_authority(&root, "second", time::Duration::days(50)));
+        others.changed().await.unwrap();
+        // `run` waits again.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut svid = store.add(&mk_identity("late"), late, |entry| entry.sender.subscribe());
+        svid.changed().await.unwrap();
+        let chain = Cert::all_from_pem(svid.borrow_and_update().chain_pem.as_bytes()).unwrap();
+        assert_eq!(chain[1].subject, "O=mesh, CN=second");
+    };
+    tokio::select! {
+        () = store.run() => unreachable!(),
+        outcome = tokio::time::timeout(Duration::from_secs(20), story) => outcome.expect("renewed at once"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_wakes_the_renewal_only_if_it_is_due_first() {
+    let (_sender, authority) = mk_watched(&mk_root("root"));
+    let store = SvidStore::new(authority, TTL, Signers::start());
+    let mut wakes = 0;
+    for n in 0..200 {
+        store.subscribe(&mk_identity(&format!("w{n}"))).unwrap();
+        if store.added.notified().now_or_never().is_some() {
+            wakes += 1;
+            store.next_renewal();
+        }
+    }
+    // Half lives are spread, so the nth is the first one to be due once in n times: 6 of 200.
+    assert!((1..40).contains(&wakes), "{wakes}");
+    let first = store.entries.lock().values().map(|entry| entry.renew_at).min();
+    assert_eq!(*store.wakes_at.lock(), first, "none was missed");
 }
 
 #[tokio::test]
