@@ -125,7 +125,7 @@ mod tests {
             config_cluster: "east".into(),
             failover_by_default: true,
             domain: "cluster.local".into(),
-            mcs: Mcs { hosts: true, ..Mcs::default() },
+            mcs: Mcs::Hosts,
         });
         let meta = Meta { namespace: "production".into(), name: "backend".into(), ..Meta::default() };
         let ips = vec![[10, 9, 0, 1].into()];

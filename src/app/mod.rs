@@ -421,7 +421,7 @@ fn registry_settings(config: &Config) -> RegistrySettings {
         domain: config.domain.as_str().into(),
         failover_by_default: config.failover_by_default,
         root_namespace: config.namespace.as_str().into(),
-        mcs: config.mcs.is_read(),
+        mcs: config.mcs != Mcs::Off,
     }
 }
 

@@ -248,7 +248,7 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_hosts: custom_host,
             failover_by_default,
-            mcs: mcs.into(),
+            mcs: mcs.resolve(),
             enable_vhds,
             enable_leds,
             leds_above,

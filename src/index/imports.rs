@@ -9,7 +9,7 @@ use std::{
 use super::{Delta, Index, inputs::NamespacedName, services::cluster_local};
 use crate::model::{
     ClusterId,
-    mcs::CLUSTER_SET,
+    mcs::{CLUSTER_SET, Mcs},
     service::{Resolution, Service, ServiceKey},
 };
 
@@ -50,11 +50,10 @@ impl Index {
     /// The clusters that offer a service to others, under its own host or under that of the set. What a cluster exports
     /// without having the service is nothing yet (as istiod).
     pub(super) fn exported_by(&self, name: &NamespacedName, in_set: bool) -> Option<BTreeSet<ClusterId>> {
-        let mcs = self.options.mcs;
-        if !mcs.discovery {
+        if self.options.mcs < Mcs::Exports {
             return None;
         }
-        if mcs.cluster_local && !in_set {
+        if self.options.mcs == Mcs::ClusterLocal && !in_set {
             return Some(BTreeSet::new());
         }
         let clusters = self.inputs.clusters.iter();
@@ -74,7 +73,7 @@ impl Index {
         service: Option<&Service>,
         delta: &mut Delta,
     ) {
-        if !self.options.mcs.hosts {
+        if self.options.mcs < Mcs::Hosts {
             return;
         }
         let (namespace, short) = name;

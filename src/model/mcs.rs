@@ -9,22 +9,18 @@ use super::kubernetes::Meta;
 /// The suffix of hosts that belong to the set of clusters; the API fixes it.
 pub const CLUSTER_SET: &str = "clusterset.local";
 
-/// What of the API is in force. All of it is off by default, as in istiod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mcs {
-    /// `ENABLE_MCS_HOST`: services that are imported somewhere have a second host, in `clusterset.local`.
-    pub hosts: bool,
+/// How much of the API is in force. Each step has those before it, because istiod's variables need each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mcs {
+    /// Nothing, as in istiod without a word.
+    #[default]
+    Off,
     /// `ENABLE_MCS_SERVICE_DISCOVERY`: endpoints are known to other clusters only where their cluster exports the service.
-    pub discovery: bool,
-    /// `ENABLE_MCS_CLUSTER_LOCAL`: with it, those of hosts in the cluster's own domain are never known to other clusters.
-    pub cluster_local: bool,
-}
-
-impl Mcs {
-    /// Whether exports and imports mean anything.
-    pub fn is_read(self) -> bool {
-        self.hosts || self.discovery
-    }
+    Exports,
+    /// `ENABLE_MCS_HOST`: services that are imported somewhere have a second host, in `clusterset.local`.
+    Hosts,
+    /// `ENABLE_MCS_CLUSTER_LOCAL`: the endpoints of hosts in the cluster's own domain are never known to other clusters.
+    ClusterLocal,
 }
 
 /// A ServiceExport: its cluster offers the Service of the same name and namespace to the others. Its existence is all that

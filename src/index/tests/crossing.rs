@@ -97,12 +97,6 @@ fn cluster_local_settings_are_decided_by_the_most_specific_host() {
     }
 }
 
-const OFF: Mcs = Mcs { hosts: false, discovery: false, cluster_local: false };
-const HOSTS: Mcs = Mcs { hosts: true, ..OFF };
-const DISCOVERY: Mcs = Mcs { discovery: true, ..OFF };
-const BOTH: Mcs = Mcs { hosts: true, discovery: true, cluster_local: false };
-const ALL: Mcs = Mcs { hosts: true, discovery: true, cluster_local: true };
-
 /// What a cluster has of `production/backend`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Has {
@@ -159,28 +153,34 @@ fn exports_and_imports_make_hosts_and_decide_who_has_whose_endpoints() {
     type Case = (Mcs, &'static [Has], &'static [Has], Option<&'static str>, Option<&'static str>);
     let cases: &[Case] = &[
         // Off, they mean nothing.
-        (OFF, &[Plain, Export, Import(1)], &[Plain], Some("all"), None),
-        // Hosts alone: all endpoints have both.
-        (HOSTS, &[Plain], &[Plain], Some("all"), None),
-        (HOSTS, &[Plain, Import(1)], &[Plain], Some("all"), Some("all east=10.9.0.1")),
-        (HOSTS, &[Plain, Import(1)], &[Import(2)], Some("all"), Some("all east=10.9.0.1 west=10.9.0.2")),
-        // Who imports need not have the service.
-        (HOSTS, &[Plain], &[Import(2)], Some("all"), Some("all west=10.9.0.2")),
-        (HOSTS, &[Import(1)], &[Import(2)], None, None),
-        // A headless service has no address in the set, and an alias is nobody's to export.
-        (HOSTS, &[Plain, Import(0)], &[], Some("all"), None),
-        (HOSTS, &[Headless, Import(1)], &[], Some("all"), None),
-        (HOSTS, &[Alias, Import(1)], &[], Some("all"), None),
-        // Discovery alone: only what is exported crosses, under the one name that there is.
-        (DISCOVERY, &[Plain], &[Plain], Some(""), None),
-        (DISCOVERY, &[Plain, Export], &[Plain], Some("east"), None),
-        (DISCOVERY, &[Plain, Export], &[Plain, Export, Import(2)], Some("east west"), None),
+        (Mcs::Off, &[Plain, Export, Import(1)], &[Plain], Some("all"), None),
+        // Only what is exported crosses, under the one name that there is.
+        (Mcs::Exports, &[Plain], &[Plain], Some(""), None),
+        (Mcs::Exports, &[Plain, Export], &[Plain], Some("east"), None),
+        (Mcs::Exports, &[Plain, Export], &[Plain, Export, Import(2)], Some("east west"), None),
         // An export of what is not there.
-        (DISCOVERY, &[Export], &[Plain], Some(""), None),
-        (BOTH, &[Plain, Export], &[Plain, Import(2)], Some("east"), Some("east west=10.9.0.2")),
-        (BOTH, &[Plain, Import(1)], &[Plain], Some(""), Some(" east=10.9.0.1")),
+        (Mcs::Exports, &[Export], &[Plain], Some(""), None),
+        // Under both names, where somebody imports it.
+        (Mcs::Hosts, &[Plain], &[Plain], Some(""), None),
+        (Mcs::Hosts, &[Plain, Import(1)], &[Plain], Some(""), Some(" east=10.9.0.1")),
+        (Mcs::Hosts, &[Plain, Import(1)], &[Import(2)], Some(""), Some(" east=10.9.0.1 west=10.9.0.2")),
+        (Mcs::Hosts, &[Plain, Export], &[Plain, Import(2)], Some("east"), Some("east west=10.9.0.2")),
+        // Who imports need not have the service.
+        (Mcs::Hosts, &[Plain, Export], &[Import(2)], Some("east"), Some("east west=10.9.0.2")),
+        (Mcs::Hosts, &[Import(1)], &[Import(2)], None, None),
+        // A headless service has no address in the set, and an alias is nobody's to export.
+        (Mcs::Hosts, &[Plain, Import(0)], &[], Some(""), None),
+        (Mcs::Hosts, &[Headless, Import(1)], &[], Some(""), None),
+        (Mcs::Hosts, &[Alias, Import(1)], &[], Some(""), None),
         // The cluster's own name stays at home.
-        (ALL, &[Plain, Export], &[Plain, Import(2)], Some(""), Some("east west=10.9.0.2")),
+        (Mcs::ClusterLocal, &[Plain, Export], &[Plain, Import(2)], Some(""), Some("east west=10.9.0.2")),
+        (
+            Mcs::ClusterLocal,
+            &[Plain, Export, Import(1)],
+            &[Plain, Export],
+            Some(""),
+            Some("east west east=10.9.0.1"),
+        ),
     ];
     for case @ (mcs, east, west, own, set) in cases {
         let options = Options { mcs: *mcs, ..index().options().clone() };
@@ -215,7 +215,7 @@ fn exports_and_imports_make_hosts_and_decide_who_has_whose_endpoints() {
 /// Endpoints are kept once, and what changes in them concerns both hosts.
 #[test]
 fn both_hosts_have_the_same_endpoints() {
-    let mut index = Index::new(Options { mcs: BOTH, ..index().options().clone() });
+    let mut index = Index::new(Options { mcs: Mcs::Hosts, ..index().options().clone() });
     index.update([object("east", Plain), object("west", Import(2))]);
     let slice =
         |ready| put("east", Object::EndpointSlice(Arc::new(mk_slice("s", None, ready, false, false))));

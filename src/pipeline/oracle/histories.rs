@@ -101,9 +101,12 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Off in a third of the histories and more.
 pub fn mcs() -> impl Strategy<Value = Mcs> {
-    let any = (any::<bool>(), any::<bool>(), any::<bool>());
-    let any = any.prop_map(|(hosts, discovery, cluster_local)| Mcs { hosts, discovery, cluster_local });
-    prop_oneof![Just(Mcs::default()), any.clone(), any]
+    prop_oneof![
+        2 => Just(Mcs::Off),
+        1 => Just(Mcs::Exports),
+        1 => Just(Mcs::Hosts),
+        1 => Just(Mcs::ClusterLocal),
+    ]
 }
 
 // === objects ===

@@ -294,8 +294,7 @@ fn a_cluster_that_is_away_comes_last_or_goes_where_others_are_healthy() {
 /// Of a cluster that does not export a service, others get nothing under a name that crosses; its own clients get all.
 #[test]
 fn only_what_is_exported_crosses() {
-    let mcs = Mcs { hosts: true, discovery: true, cluster_local: true };
-    let mut index = Index::new(Options { mcs, ..empty(true).options().clone() });
+    let mut index = Index::new(Options { mcs: Mcs::ClusterLocal, ..empty(true).options().clone() });
     index.update(ground().into_iter().chain(backend()));
     let in_set = ServiceKey { host: format!("backend.{NS}.svc.{CLUSTER_SET}").into(), namespace: NS.into() };
     index.update([import("east", "10.96.200.1"), export("west")]);

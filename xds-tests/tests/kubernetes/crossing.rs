@@ -120,9 +120,8 @@ fn only_what_is_exported_crosses_under_both_names() {
         let [east, west] = two_clusters(binaries, &folder).await?;
         let path = folder.join("east.kubeconfig");
         secret_file(&path, &east.kubeconfig(east.admin())?)?;
-        let mcs = Mcs { hosts: true, discovery: true, cluster_local: false };
         let place = Place::Kubeconfig(path);
-        let world = World::serve_with(place, &folder, |config| config.mcs = mcs).await?;
+        let world = World::serve_with(place, &folder, |config| config.mcs = Mcs::Hosts).await?;
         let kubeconfig = login(&west, "first", HOUR).await?;
         east.apply(&secret("remote", &[("west", &kubeconfig)])?).await?;
         // Kinds that nobody installed are no problem.
