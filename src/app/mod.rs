@@ -65,7 +65,7 @@ use crate::{
         ClusterId,
         change::{Batch, ClusterState},
         identity::Spiffe,
-        mcs::Mcs,
+        mcs::{Api, Mcs},
         staleness::StalePolicies,
     },
     pipeline::{Inspector, Pipeline},
@@ -142,6 +142,8 @@ pub struct Config {
     pub failover_by_default: bool,
     /// What of the Multi-Cluster Services API is in force.
     pub mcs: Mcs,
+    /// Where its kinds are.
+    pub mcs_api: Api,
     /// Virtual hosts one by one for proxies that can take them.
     pub enable_vhds: bool,
     /// Endpoints of large assignments one by one for proxies that can take them.
@@ -220,6 +222,7 @@ pub async fn serve(config: Config) -> Result<()> {
         notices: clusters.sources().notices().clone(),
         problems: config.events.then(|| clusters.sources().clone()),
         webhooks: config.validation_webhooks,
+        mcs_api: config.mcs_api.clone(),
     });
     clusters.write_with(writing.clone());
     for (cluster, place) in &config.clusters {
@@ -422,6 +425,7 @@ fn registry_settings(config: &Config) -> RegistrySettings {
         failover_by_default: config.failover_by_default,
         root_namespace: config.namespace.as_str().into(),
         mcs: config.mcs != Mcs::Off,
+        mcs_api: config.mcs_api.clone(),
     }
 }
 

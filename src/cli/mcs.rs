@@ -1,9 +1,11 @@
 //! Arguments about the Multi-Cluster Services API.
 
+use std::sync::Arc;
+
 use clap::{ArgAction, builder::BoolishValueParser};
 use tracing::warn;
 
-use crate::model::mcs::Mcs;
+use crate::model::mcs::{Api, GROUP, Mcs, VERSION};
 
 /// What of the Multi-Cluster Services API is in force; istiod's names and meanings, and off like there.
 #[derive(Debug, clap::Args)]
@@ -19,13 +21,19 @@ pub struct McsArgs {
     /// without --enable-mcs-service-discovery and --enable-mcs-host.
     #[arg(long, env = "ENABLE_MCS_CLUSTER_LOCAL", default_value = "false", value_parser = BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     enable_mcs_cluster_local: bool,
+    /// The API group in which ServiceExports and ServiceImports are read.
+    #[arg(long, env = "MCS_API_GROUP", default_value = GROUP, value_parser = group)]
+    mcs_api_group: Arc<str>,
+    /// Its version.
+    #[arg(long, env = "MCS_API_VERSION", default_value = VERSION, value_parser = version)]
+    mcs_api_version: Arc<str>,
 }
 
 // === impl McsArgs ===
 
 impl McsArgs {
-    /// What of the API is in force. A variable without those that it needs is named in the log.
-    pub fn resolve(self) -> Mcs {
+    /// What of the API is in force, and where it is. A variable without those that it needs is named in the log.
+    pub fn resolve(self) -> (Mcs, Api) {
         let steps = [
             ("ENABLE_MCS_SERVICE_DISCOVERY", self.enable_mcs_service_discovery, Mcs::Exports),
             ("ENABLE_MCS_HOST", self.enable_mcs_host, Mcs::Hosts),
@@ -43,8 +51,28 @@ impl McsArgs {
                 Some(_) => {}
             }
         }
-        in_force
+        (in_force, Api { group: self.mcs_api_group, version: self.mcs_api_version })
     }
+}
+
+/// What is a part of the API's paths. A variable that is there and empty would be a mistake in istiod; it says nothing here.
+pub(super) fn group(text: &str) -> Result<Arc<str>, String> {
+    part(text, GROUP)
+}
+
+fn version(text: &str) -> Result<Arc<str>, String> {
+    part(text, VERSION)
+}
+
+fn part(text: &str, default: &str) -> Result<Arc<str>, String> {
+    if text.is_empty() {
+        return Ok(default.into());
+    }
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if !text.bytes().all(plain) {
+        return Err(format!("write lower-case letters, digits, dots and dashes, such as {default}"));
+    }
+    Ok(text.into())
 }
 
 #[cfg(test)]
@@ -60,7 +88,7 @@ mod tests {
     }
 
     fn resolve(words: &[&str]) -> Mcs {
-        Command::try_parse_from(["serve"].iter().chain(words)).unwrap().mcs.resolve()
+        Command::try_parse_from(["serve"].iter().chain(words)).unwrap().mcs.resolve().0
     }
 
     #[test]
@@ -71,6 +99,25 @@ mod tests {
             assert_eq!(resolve(words), Mcs::Exports, "{words:?}");
         }
         assert_eq!(resolve(&["--enable-mcs-service-discovery=0"]), Mcs::Off);
+    }
+
+    #[test]
+    fn the_api_is_where_its_controller_serves_it() {
+        let parse = |words: &[&str]| {
+            let command = Command::try_parse_from(["serve"].iter().chain(words)).ok()?;
+            let (_, Api { group, version }) = command.mcs.resolve();
+            Some(format!("{group}/{version}"))
+        };
+        for (words, expected) in [
+            (&[][..], Some("multicluster.x-k8s.io/v1alpha1")),
+            (&["--mcs-api-version=v1beta1"], Some("multicluster.x-k8s.io/v1beta1")),
+            (&["--mcs-api-group=net.gke.io", "--mcs-api-version=v1"], Some("net.gke.io/v1")),
+            (&["--mcs-api-group=", "--mcs-api-version="], Some("multicluster.x-k8s.io/v1alpha1")),
+            (&["--mcs-api-group=net.gke.io/v1"], None),
+            (&["--mcs-api-version=v1?x"], None),
+        ] {
+            assert_eq!(parse(words).as_deref(), expected, "{words:?}");
+        }
     }
 
     #[test]

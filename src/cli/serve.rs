@@ -217,6 +217,7 @@ impl ServeArgs {
                 "--workload-cert-ttl is greater than --max-workload-cert-ttl; lower the one or raise the other"
             );
         }
+        let (mcs, mcs_api) = mcs.resolve();
         let (token_issuers, jwks_ca_file) = token_issuers.resolve()?;
         let config = Config {
             cluster_id,
@@ -248,7 +249,8 @@ impl ServeArgs {
             max_workload_cert_ttl,
             custom_hosts: custom_host,
             failover_by_default,
-            mcs: mcs.resolve(),
+            mcs,
+            mcs_api,
             enable_vhds,
             enable_leds,
             leds_above,

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::{election::Election, events::Reporter, keeper::Keeper, metrics::WriterMetrics, webhooks::Patcher};
 pub use self::{election::Standing, lease::Terms};
 use crate::{
-    model::ClusterId,
+    model::{ClusterId, mcs::Api},
     registry::{
         Discovery, Notices, Sources,
         kubernetes::{Access, Failure},
@@ -67,6 +67,8 @@ pub struct Writer {
     pub problems: Option<Sources>,
     /// Whether the validating webhooks of the own cluster are kept.
     pub webhooks: bool,
+    /// Where ServiceExports are.
+    pub mcs_api: Api,
 }
 
 impl Writer {

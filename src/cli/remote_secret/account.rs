@@ -32,23 +32,25 @@ pub struct Token {
 }
 
 /// What a control plane reads of a cluster that is not its own. Reviews are how it knows that cluster's tokens.
-fn rules() -> Value {
+fn rules(mcs_group: &str) -> Value {
     let read = ["get", "list", "watch"];
+    let mcs = ["serviceexports", "serviceimports"];
+    let definitions = mcs.map(|plural| format!("{plural}.{mcs_group}"));
     json!([
         { "apiGroups": [""], "resources": ["namespaces", "nodes", "pods", "serviceaccounts", "services"],
           "verbs": read },
         { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["istio"], "verbs": read },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read },
-        { "apiGroups": ["multicluster.x-k8s.io"], "resources": ["serviceexports", "serviceimports"], "verbs": read },
+        { "apiGroups": [mcs_group], "resources": mcs, "verbs": read },
         { "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"],
-          "resourceNames": ["serviceexports.multicluster.x-k8s.io", "serviceimports.multicluster.x-k8s.io"],
-          "verbs": ["get"] },
+          "resourceNames": definitions, "verbs": ["get"] },
         { "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] },
     ])
 }
 
-/// Makes the service account and its rights what they should be. Rights that others gave it stay.
-pub async fn make(client: &Client, namespace: &str, account: &str) -> Result<()> {
+/// Makes the service account and its rights what they should be; `mcs_group` is the API group of exports and imports. Rights that others
+/// gave it stay.
+pub async fn make(client: &Client, namespace: &str, account: &str, mcs_group: &str) -> Result<()> {
     let reader = format!("landbridge-reader-{namespace}-{account}");
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": reader });
@@ -62,7 +64,7 @@ pub async fn make(client: &Client, namespace: &str, account: &str) -> Result<()>
         (
             format!("{rbac}/clusterroles/{reader}"),
             json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                "metadata": { "name": reader }, "rules": rules() }),
+                "metadata": { "name": reader }, "rules": rules(mcs_group) }),
         ),
         (
             format!("{rbac}/clusterrolebindings/{reader}"),

@@ -11,11 +11,13 @@ mod reach;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use super::duration;
+use super::{duration, mcs};
 use crate::{
+    model::mcs::GROUP,
     pem,
     registry::kubernetes::{Allowed, Client, Failure, from_context, from_secret},
 };
@@ -44,6 +46,9 @@ pub struct RemoteSecretArgs {
     /// Make the service account, and allow it to read what a control plane reads, if that is missing
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     create_service_account: bool,
+    /// The API group in which the other control plane reads ServiceExports and ServiceImports
+    #[arg(long, env = "MCS_API_GROUP", default_value = GROUP, value_parser = mcs::group)]
+    mcs_api_group: Arc<str>,
     /// How long the token is good for. Without it, it does not expire: a Secret of the service account has it.
     #[arg(long, value_parser = duration::parse_positive)]
     token_duration: Option<Duration>,
@@ -96,7 +101,7 @@ impl RemoteSecretArgs {
             None => config.cluster_url.to_string().trim_end_matches('/').to_owned(),
         };
         if self.create_service_account {
-            account::make(&client, namespace, service_account).await?;
+            account::make(&client, namespace, service_account, &self.mcs_api_group).await?;
         }
         let token = account::token(&client, namespace, service_account, self.token_duration).await?;
         let authority = match token.authority {

@@ -37,7 +37,7 @@ use serde_json::Value;
 
 pub use self::finding::{Finding, Invalid, Result, Warnings};
 use self::strings::Strings;
-use crate::model::{ClusterId, Kind, Object, ObjectKey};
+use crate::model::{ClusterId, Kind, Object, ObjectKey, mcs::Api};
 
 /// What a conversion needs to know beside the object.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct Settings {
     pub failover_by_default: bool,
     /// ServiceExports and ServiceImports of API servers are read.
     pub mcs: bool,
+    /// Where these are.
+    pub mcs_api: Api,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             root_namespace: "istio-system".into(),
             failover_by_default: true,
             mcs: false,
+            mcs_api: Api::default(),
         }
     }
 }
@@ -89,7 +92,7 @@ pub fn convert(cluster: &ClusterId, settings: &Settings, value: Value) -> Outcom
     if kind == "List" || (kind.ends_with("List") && value.get("items").is_some_and(Value::is_array)) {
         return Outcome::Items(items(value, &api_version, &kind));
     }
-    let kind = match recognise(&api_version, &kind) {
+    let kind = match recognise(&settings.mcs_api, &api_version, &kind) {
         Recognised::Read(kind) => kind,
         Recognised::Other => return Outcome::NotRead(format!("{api_version}/{kind}")),
         Recognised::Mistake(invalid) => return Outcome::Invalid(None, invalid),
@@ -162,7 +165,7 @@ enum Recognised {
     Mistake(Invalid),
 }
 
-/// The kinds that are read, by API group, with the versions of their one shape.
+/// The kinds that are read, by API group, with the versions of their one shape; without those of multi-cluster services.
 const KINDS: &[(&str, &[&str], &str, Kind)] = &[
     ("", &["v1"], "Namespace", Kind::Namespace),
     ("", &["v1"], "Node", Kind::Node),
@@ -175,13 +178,17 @@ const KINDS: &[(&str, &[&str], &str, Kind)] = &[
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "Gateway", Kind::Gateway),
     ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "DestinationRule", Kind::DestinationRule),
     ("security.istio.io", &["v1", "v1beta1"], "PeerAuthentication", Kind::PeerAuthentication),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceExport", Kind::ServiceExport),
-    ("multicluster.x-k8s.io", &["v1alpha1"], "ServiceImport", Kind::ServiceImport),
 ];
 
-fn recognise(api_version: &str, kind: &str) -> Recognised {
+fn recognise(mcs: &Api, api_version: &str, kind: &str) -> Recognised {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let known = KINDS.iter().find(|(g, _, k, _)| *g == group && k.eq_ignore_ascii_case(kind));
+    let of_mcs = [&*mcs.version];
+    let of_mcs = [
+        (&*mcs.group, &of_mcs[..], "ServiceExport", Kind::ServiceExport),
+        (&*mcs.group, &of_mcs[..], "ServiceImport", Kind::ServiceImport),
+    ];
+    let mut kinds = KINDS.iter().chain(&of_mcs);
+    let known = kinds.find(|(g, _, k, _)| *g == group && k.eq_ignore_ascii_case(kind));
     let Some((_, versions, name, read)) = known else { return Recognised::Other };
     if *name != kind {
         let reason = format!("{kind:?} is spelled differently");

@@ -1,21 +1,29 @@
 //! What is read of a cluster.
 
-use crate::model::{Kind, remote_secret};
+use std::{borrow::Cow, sync::Arc};
+
+use crate::model::{Kind, mcs::Api, remote_secret};
 
 /// A collection of an API server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// What its objects are.
     pub kind: Kind,
     /// Empty for the core group.
-    group: &'static str,
-    /// Those of its versions that have the shape that is read, the preferred one first.
-    versions: &'static [&'static str],
+    group: Cow<'static, str>,
+    versions: Versions,
     plural: &'static str,
     /// Which of them.
     which: Which,
     /// What its absence means.
     pub need: Need,
+}
+
+/// The versions of a collection that have the shape that is read, the preferred one first.
+#[derive(Clone, Debug)]
+enum Versions {
+    Known(&'static [&'static str]),
+    Told(Arc<str>),
 }
 
 /// Which objects of a collection.
@@ -43,7 +51,7 @@ pub enum Need {
 
 impl Resource {
     const fn core(kind: Kind, plural: &'static str, which: Which, need: Need) -> Self {
-        Self { kind, group: "", versions: &["v1"], plural, which, need }
+        Self { kind, group: Cow::Borrowed(""), versions: Versions::Known(&["v1"]), plural, which, need }
     }
 
     const fn custom(
@@ -52,6 +60,12 @@ impl Resource {
         versions: &'static [&'static str],
         plural: &'static str,
     ) -> Self {
+        let (group, versions) = (Cow::Borrowed(group), Versions::Known(versions));
+        Self { kind, group, versions, plural, which: Which::All, need: Need::Installed }
+    }
+
+    fn of_mcs(kind: Kind, api: &Api, plural: &'static str) -> Self {
+        let (group, versions) = (Cow::Owned(api.group.to_string()), Versions::Told(api.version.clone()));
         Self { kind, group, versions, plural, which: Which::All, need: Need::Installed }
     }
 }
@@ -67,8 +81,8 @@ const EVERYWHERE: &[Resource] = &[
     Resource::core(Kind::Pod, "pods", Which::Fields("status.phase!=Failed"), Need::Always),
     Resource {
         kind: Kind::EndpointSlice,
-        group: "discovery.k8s.io",
-        versions: &["v1"],
+        group: Cow::Borrowed("discovery.k8s.io"),
+        versions: Versions::Known(&["v1"]),
         plural: "endpointslices",
         which: Which::All,
         need: Need::Always,
@@ -90,28 +104,34 @@ const CONFIG: &[Resource] = &[
     ),
 ];
 
-const MULTI_CLUSTER: &str = "multicluster.x-k8s.io";
-
-/// Of every cluster, where services of other clusters are called by what is exported and imported.
-const MCS: &[Resource] = &[
-    Resource::custom(Kind::ServiceExport, MULTI_CLUSTER, &["v1alpha1"], "serviceexports"),
-    Resource::custom(Kind::ServiceImport, MULTI_CLUSTER, &["v1alpha1"], "serviceimports"),
-];
-
-/// What is read of a cluster.
-pub fn resources(config_cluster: bool, mcs: bool) -> impl Iterator<Item = Resource> {
+/// What is read of a cluster; exports and imports, where `mcs` says that and where they are.
+pub fn resources(config_cluster: bool, mcs: Option<&Api>) -> impl Iterator<Item = Resource> {
     let config = if config_cluster { CONFIG } else { &[] };
-    let mcs = if mcs { MCS } else { &[] };
-    EVERYWHERE.iter().chain(config).chain(mcs).copied()
+    let mcs = mcs.into_iter().flat_map(|api| {
+        [(Kind::ServiceExport, "serviceexports"), (Kind::ServiceImport, "serviceimports")]
+            .map(|(kind, plural)| Resource::of_mcs(kind, api, plural))
+    });
+    EVERYWHERE.iter().chain(config).cloned().chain(mcs)
 }
 
 /// What is read of an object of a Secret's name, besides remote secrets.
 const SECRET: Resource = Resource::core(Kind::RemoteSecret, "secrets", Which::All, Need::Allowed);
 
 /// The collection that an object of a kind is in; kinds as [`crate::registry::Problem`] writes them.
-pub fn of_kind(kind: &str) -> Option<Resource> {
+pub fn of_kind(kind: &str, mcs: &Api) -> Option<Resource> {
     let of = |resource: &Resource| format!("{:?}", resource.kind) == kind;
-    resources(true, true).find(of).or((kind == "Secret").then_some(SECRET))
+    resources(true, Some(mcs)).find(of).or((kind == "Secret").then_some(SECRET))
+}
+
+// === impl Versions ===
+
+impl Versions {
+    fn get(&self, at: usize) -> Option<&str> {
+        match self {
+            Self::Known(versions) => versions.get(at).copied(),
+            Self::Told(version) => (at == 0).then_some(version),
+        }
+    }
 }
 
 // === impl Resource ===
@@ -130,8 +150,8 @@ impl Resource {
     pub fn one(&self, version: usize, namespace: &str, name: &str) -> Option<(String, String)> {
         let version = self.versions.get(version)?;
         let Self { group, plural, .. } = self;
-        let (api, version) = match *group {
-            "" => (format!("/api/{version}"), (*version).to_owned()),
+        let (api, version) = match &**group {
+            "" => (format!("/api/{version}"), version.to_owned()),
             _ => (format!("/apis/{group}/{version}"), format!("{group}/{version}")),
         };
         let namespace = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}/") };
@@ -185,19 +205,30 @@ mod tests {
 
     #[test]
     fn paths() {
-        let all: Vec<_> =
-            resources(true, true).map(|r| r.path(0, "istio-system").unwrap_or_default()).collect();
+        let all: Vec<_> = resources(true, Some(&Api::default()))
+            .map(|r| r.path(0, "istio-system").unwrap_or_default())
+            .collect();
         assert!(all.contains(&"/api/v1/pods?fieldSelector=status.phase%21%3DFailed&".to_owned()), "{all:?}");
         assert!(all.contains(&"/apis/discovery.k8s.io/v1/endpointslices?".to_owned()), "{all:?}");
         let mesh = "/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Distio&";
         assert!(all.contains(&mesh.to_owned()), "{all:?}");
         let secrets = "/api/v1/namespaces/istio-system/secrets?labelSelector=istio%2FmultiCluster%3Dtrue&";
         assert!(all.contains(&secrets.to_owned()), "{all:?}");
-        let rule = resources(true, true).find(|r| r.kind == Kind::DestinationRule).expect("is read");
+        let told = Api { group: "net.example".into(), version: "v1".into() };
+        let of_mcs: Vec<_> = resources(false, Some(&told)).filter(|r| r.need == Need::Installed).collect();
+        let paths = of_mcs.iter().map(|r| [r.path(0, "istio-system"), r.path(1, "istio-system")]);
+        assert!(
+            paths.eq(["serviceexports", "serviceimports"]
+                .map(|plural| [Some(format!("/apis/net.example/v1/{plural}?")), None]))
+        );
+        assert!(of_mcs[0].definition().ends_with("/serviceexports.net.example"));
+        let rule = resources(true, Some(&Api::default()))
+            .find(|r| r.kind == Kind::DestinationRule)
+            .expect("is read");
         let of = |version| rule.path(version, "istio-system");
         assert_eq!(of(2).as_deref(), Some("/apis/networking.istio.io/v1alpha3/destinationrules?"));
         assert_eq!((of(3), rule.name().as_str()), (None, "destinationrules.networking.istio.io"));
-        let one = |kind, version| of_kind(kind).and_then(|r| r.one(version, "a", "b"));
+        let one = |kind, version| of_kind(kind, &Api::default()).and_then(|r| r.one(version, "a", "b"));
         let rule = "/apis/networking.istio.io/v1beta1/namespaces/a/destinationrules?fieldSelector=metadata.name%3Db&limit=1";
         assert_eq!(
             one("DestinationRule", 1),
@@ -207,7 +238,7 @@ mod tests {
             let secret = "/api/v1/namespaces/a/secrets?fieldSelector=metadata.name%3Db&limit=1";
             assert_eq!(one(kind, 0), Some(("v1".to_owned(), secret.to_owned())));
         }
-        assert!(one("DestinationRule", 3).is_none() && of_kind("Lease").is_none());
-        assert!(resources(false, false).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
+        assert!(one("DestinationRule", 3).is_none() && of_kind("Lease", &Api::default()).is_none());
+        assert!(resources(false, None).all(|r| r.need != Need::Installed && r.kind != Kind::RemoteSecret));
     }
 }

@@ -53,5 +53,5 @@ pub use self::{
 /// All kinds that are read of a config cluster.
 #[cfg(test)]
 pub(super) fn kinds_for_tests() -> Vec<crate::model::Kind> {
-    kinds::resources(true, true).map(|resource| resource.kind).collect()
+    kinds::resources(true, Some(&crate::model::mcs::Api::default())).map(|resource| resource.kind).collect()
 }

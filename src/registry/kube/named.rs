@@ -9,6 +9,7 @@ use super::{
     failure::Failure,
     kinds::{self, Resource},
 };
+use crate::model::mcs::Api;
 
 /// An object of a kind that is read.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ pub struct Reference {
 
 impl Named {
     /// Reads `namespace/Kind/name`, or `Kind/name` of a cluster-scoped kind, as [`crate::registry::Problem`] has it; none if no such kind is
-    /// read.
-    pub fn parse(object: &str) -> Option<Self> {
+    /// read. `mcs` is where exports and imports are.
+    pub fn parse(object: &str, mcs: &Api) -> Option<Self> {
         let parts: Vec<_> = object.split('/').collect();
         let (namespace, kind, name) = match parts[..] {
             [namespace, kind, name] => (namespace, kind, name),
@@ -48,7 +49,7 @@ impl Named {
         // It becomes part of a path.
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         let resource =
-            kinds::of_kind(kind).filter(|_| plain(namespace) && plain(name) && !name.is_empty())?;
+            kinds::of_kind(kind, mcs).filter(|_| plain(namespace) && plain(name) && !name.is_empty())?;
         Some(Self { resource, namespace: namespace.into(), name: name.into() })
     }
 
@@ -83,8 +84,9 @@ mod tests {
 
     #[test]
     fn only_objects_of_kinds_that_are_read() {
+        let parse = |object: &str| Named::parse(object, &Api::default());
         for good in ["a/DestinationRule/b", "istio-system/RemoteSecret/x.y", "a/Secret/b", "Node/n"] {
-            assert!(Named::parse(good).is_some(), "{good}");
+            assert!(parse(good).is_some(), "{good}");
         }
         for bad in [
             "",
@@ -96,9 +98,9 @@ mod tests {
             "Secret/b",
             "a/b/c/d",
         ] {
-            assert!(Named::parse(bad).is_none(), "{bad}");
+            assert!(parse(bad).is_none(), "{bad}");
         }
-        let secret = Named::parse("istio-system/RemoteSecret/west").expect("is read");
+        let secret = parse("istio-system/RemoteSecret/west").expect("is read");
         assert_eq!(secret.resource.kubernetes_kind(), "Secret");
     }
 }

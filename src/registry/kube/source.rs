@@ -189,7 +189,8 @@ impl KubeSource {
 
     /// Reads the cluster, sends all of it and `Synced`, then whatever changes, until `shutdown` or until nobody receives.
     pub async fn run(self, changes: mpsc::Sender<Batch>, status: SourceStatus, shutdown: CancellationToken) {
-        let resources: Vec<_> = kinds::resources(self.config_cluster, self.settings.mcs).collect();
+        let mcs = self.settings.mcs.then_some(&self.settings.mcs_api);
+        let resources: Vec<_> = kinds::resources(self.config_cluster, mcs).collect();
         let named = resources.iter().map(|r| (r.kind, r.need, r.name()));
         let shared = Shared {
             cluster: self.cluster.clone(),
@@ -217,7 +218,7 @@ impl KubeSource {
         }
         let mut parts = FuturesUnordered::new();
         for resource in &resources {
-            parts.push(Watcher::new(&shared, *resource, self.access.subscribe()).run().boxed());
+            parts.push(Watcher::new(&shared, resource.clone(), self.access.subscribe()).run().boxed());
         }
         parts.push(shared.follow_selectors(self.discovery.subscribe()).boxed());
         parts.push(shared.keep_state(status.clone(), self.access.subscribe()).boxed());

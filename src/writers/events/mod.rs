@@ -21,7 +21,7 @@ use tokio::{
 use self::plan::{AGAIN, Done, Due, MOST, MOST_OF_OBJECT, Note, Plan};
 use super::{PATIENCE, Standing, Writer, metrics::Told, remedy};
 use crate::{
-    model::ClusterId,
+    model::{ClusterId, mcs::Api},
     registry::{
         Problem, Severity, Sources,
         kubernetes::{Access, Client, Failure, Named, Reference},
@@ -62,7 +62,8 @@ impl<'a> Reporter<'a> {
             if *self.cluster == self.writer.own {
                 problems.extend(sources.problems_of_members(self.cluster));
             }
-            let left_out = plan.see(problems.iter().filter_map(note), Instant::now());
+            let notes = problems.iter().filter_map(|problem| note(problem, &self.writer.mcs_api));
+            let left_out = plan.see(notes, Instant::now());
             self.writer.metrics.told(self.cluster, Told::LeftOut, left_out);
             if let Some(due) = plan.due(Instant::now()) {
                 let done = self.say(&due).await;
@@ -100,7 +101,7 @@ impl<'a> Reporter<'a> {
     /// Writes what is due, unless it was said lately; how, and what the Event counts then.
     async fn write(&self, due: &Due) -> Result<Option<(Option<Told>, u32)>, Failure> {
         let client = self.access.client();
-        let Some(named) = Named::parse(&due.note.object) else { return Ok(None) };
+        let Some(named) = Named::parse(&due.note.object, &self.writer.mcs_api) else { return Ok(None) };
         let Some(object) = named.find(&client, PATIENCE).await? else { return Ok(None) };
         let path = format!("{}/{}", object::collection(&object), object::name(&object, &due.note));
         if let Some(before) = due.before {
@@ -157,8 +158,8 @@ impl<'a> Reporter<'a> {
 }
 
 /// What is said of an object that can be found.
-fn note(problem: &Problem) -> Option<Note> {
-    Note::of(problem).filter(|note| Named::parse(&note.object).is_some())
+fn note(problem: &Problem, mcs: &Api) -> Option<Note> {
+    Note::of(problem).filter(|note| Named::parse(&note.object, mcs).is_some())
 }
 
 async fn count(client: &Client, path: &str, count: u32) -> Result<(Option<Told>, u32), Failure> {

@@ -10,6 +10,7 @@ use super::{
     object,
     plan::{AGAIN, Done, Due, MOST, MOST_OF_OBJECT, Note, Plan},
 };
+use crate::model::mcs::Api;
 use crate::registry::{
     Problem, Severity,
     kubernetes::{Failure, Named, Reference},
@@ -192,7 +193,7 @@ fn only_objects_of_api_servers_are_spoken_to_and_not_for_long() {
         reason: reason.into(),
         remedy: "mend it".into(),
     };
-    let of = |problem: &Problem| super::note(problem).map(|note| note.text);
+    let of = |problem: &Problem| super::note(problem, &Api::default()).map(|note| note.text);
     assert_eq!(
         of(&problem(Some("a/DestinationRule/b"), None, "is odd")).as_deref(),
         Some("spec: is odd; mend it")
@@ -207,5 +208,5 @@ fn only_objects_of_api_servers_are_spoken_to_and_not_for_long() {
     }
     let long = of(&problem(Some("a/Secret/b"), None, &"ü".repeat(3000))).expect("a note");
     assert!(long.len() <= 1024 && long.ends_with('…'), "{}", long.len());
-    assert!(Named::parse("a/Secret/b").is_some());
+    assert!(Named::parse("a/Secret/b", &Api::default()).is_some());
 }

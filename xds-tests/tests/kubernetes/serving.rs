@@ -67,6 +67,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         validation_webhooks: true,
         failover_by_default: true,
         mcs: Mcs::default(),
+        mcs_api: Default::default(),
         enable_vhds: true,
         enable_leds: true,
         leds_above: 100,

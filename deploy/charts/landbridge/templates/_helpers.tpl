@@ -45,6 +45,11 @@ istio: pilot
 {{- toYaml (mergeOverwrite $known (deepCopy .Values.meshConfig)) -}}
 {{- end }}
 
+{{/* The API group of ServiceExport and ServiceImport. */}}
+{{- define "landbridge.mcsGroup" -}}
+{{ .Values.pilot.env.MCS_API_GROUP | default "multicluster.x-k8s.io" }}
+{{- end }}
+
 {{/* What a control plane reads of a cluster that is not its own, and how it knows that cluster's tokens. */}}
 {{- define "landbridge.readRules" -}}
 - apiGroups: [""]
@@ -57,12 +62,13 @@ istio: pilot
   resources: [endpointslices]
   verbs: [list, watch]
 # What crosses where ENABLE_MCS_HOST or ENABLE_MCS_SERVICE_DISCOVERY say so, and whether these kinds are gone or only their objects.
-- apiGroups: [multicluster.x-k8s.io]
+{{- $group := include "landbridge.mcsGroup" . }}
+- apiGroups: [{{ $group }}]
   resources: [serviceexports, serviceimports]
   verbs: [list, watch]
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
-  resourceNames: [serviceexports.multicluster.x-k8s.io, serviceimports.multicluster.x-k8s.io]
+  resourceNames: [serviceexports.{{ $group }}, serviceimports.{{ $group }}]
   verbs: [get]
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]

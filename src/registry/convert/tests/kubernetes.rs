@@ -211,3 +211,32 @@ fn nodes_and_namespaces() {
     let Object::Namespace(namespace) = namespace else { panic!("no namespace") };
     assert_eq!(namespace.meta.labels, labels(&[("topology.istio.io/network", "n1")]));
 }
+
+/// Whoever serves the API in another group has the same objects there, and nobody reads the others.
+#[test]
+fn exports_and_imports_are_read_where_they_are_told_to_be() {
+    let import = |api: &str, kind: &str| {
+        format!(
+            "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a, namespace: shop}}\nspec: {{ips: [10.9.0.2, 10.9.0.1, 10.9.0.2]}}\n"
+        )
+    };
+    let told = crate::model::mcs::Api { group: "net.example".into(), version: "v1".into() };
+    let told = Settings { mcs_api: told, ..Settings::default() };
+    for (settings, own, other) in [
+        (&Settings::default(), "multicluster.x-k8s.io/v1alpha1", "net.example/v1"),
+        (&told, "net.example/v1", "multicluster.x-k8s.io/v1alpha1"),
+    ] {
+        let outcome = read_with(settings, &import(own, "ServiceImport"));
+        let Outcome::Object(_, Object::ServiceImport(read), _) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(read.ips, [[10, 9, 0, 1], [10, 9, 0, 2]].map(std::net::IpAddr::from));
+        let outcome = read_with(settings, &import(own, "ServiceExport"));
+        assert!(matches!(outcome, Outcome::Object(_, Object::ServiceExport(_), _)), "{outcome:?}");
+        let outcome = read_with(settings, &import(other, "ServiceImport"));
+        assert_eq!(outcome, Outcome::NotRead(format!("{other}/ServiceImport")));
+        let version = format!("{own}beta7");
+        let Outcome::Invalid(_, invalid) = read_with(settings, &import(&version, "ServiceExport")) else {
+            panic!()
+        };
+        assert!(invalid.to_string().contains(&format!("write {own}")), "{invalid}");
+    }
+}
