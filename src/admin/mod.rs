@@ -20,6 +20,7 @@ mod endpointz;
 mod gateway_metrics;
 pub mod gatewayz;
 mod lookup;
+mod mcsz;
 mod objects;
 mod registryz;
 pub mod servicemap;

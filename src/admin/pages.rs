@@ -9,7 +9,8 @@ use axum::{
 use super::{
     AdminState,
     answer::{Answer, Asked, json},
-    config_dump, endpoints, endpointz, gatewayz, objects, registryz, servicemap, sourcez, syncz, topology,
+    config_dump, endpoints, endpointz, gatewayz, mcsz, objects, registryz, servicemap, sourcez, syncz,
+    topology,
 };
 
 /// A page under `/debug/`.
@@ -52,6 +53,11 @@ const PAGES: &[Page] = &[
         "gatewayz",
         gatewayz::gatewayz,
         "The gateways of every network: alive or dead since when, latency, services behind them"
+    ),
+    page!(
+        "mcsz",
+        mcsz::mcsz,
+        "What each cluster exports and imports as a multi-cluster service, and who gets its endpoints"
     ),
     page!("mesh", objects::mesh, "The mesh-wide settings in force"),
     page!("nackz", topology::nackz, "What proxies refused, with the objects it was built from"),

@@ -47,6 +47,12 @@ impl Imported {
 // === impl Index ===
 
 impl Index {
+    /// A service under its own host, and under that of the set, where it has one.
+    pub fn hosts(&self, name: &NamespacedName) -> (Option<&Arc<Service>>, Option<&Arc<Service>>) {
+        let own = self.service_key(name);
+        (self.service(&own), self.imported.host_of(&own).and_then(|key| self.service(key)))
+    }
+
     /// The clusters that offer a service to others, under its own host or under that of the set. What a cluster exports
     /// without having the service is nothing yet (as istiod).
     pub(super) fn exported_by(&self, name: &NamespacedName, in_set: bool) -> Option<BTreeSet<ClusterId>> {

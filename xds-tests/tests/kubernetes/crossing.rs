@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::api::DeleteParams;
 use landbridge::app::clusters::Place;
-use landbridge::model::mcs::Mcs;
+use landbridge::model::mcs::{Api, Mcs};
 use landbridge::snapshot::ResourceType;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 use xds_tests::client::{Client, Kind, Options, Protocol};
 use xds_tests::kubernetes::{Cluster, cluster_test, crds, secret_file};
 
+use super::plane::until;
 use super::world::{PATIENCE, World, login, secret, two_clusters};
 
 const OWN: &str = "outbound|80||backend.production.svc.cluster.local";
@@ -32,6 +33,28 @@ kind: ServiceImport
 metadata: {name: backend, namespace: production}
 spec: {type: ClusterSetIP, ips: [10.96.200.7], ports: [{name: http, port: 80, protocol: TCP}]}
 ";
+
+/// The same kinds in another group, as a cloud provider's controller has them.
+const ELSEWHERE: &[crds::Kind] = &[
+    crds::Kind {
+        group: "net.example",
+        kind: "ServiceExport",
+        plural: "serviceexports",
+        short: &[],
+        versions: &["v1"],
+    },
+    crds::Kind {
+        group: "net.example",
+        kind: "ServiceImport",
+        plural: "serviceimports",
+        short: &[],
+        versions: &["v1"],
+    },
+];
+
+fn elsewhere(manifest: &str) -> String {
+    manifest.replace("multicluster.x-k8s.io/v1alpha1", "net.example/v1")
+}
 
 /// A sidecar of a cluster that follows the service under both names.
 struct Proxy {
@@ -177,6 +200,60 @@ fn only_what_is_exported_crosses_under_both_names() {
         delete(&east, "ServiceImport").await?;
         of_east.until("nobody imports", ["east", ""]).await?;
         until_registered(&world, "backend.production.svc.clusterset.local", false).await?;
+        world.until_synced().await
+    });
+}
+
+#[test]
+fn only_the_name_of_the_set_crosses_where_the_clusters_own_is_local() {
+    let name = "crossing::only_the_name_of_the_set_crosses_where_the_clusters_own_is_local";
+    cluster_test(name, async |binaries, folder| {
+        let [east, west] = two_clusters(binaries, &folder).await?;
+        for cluster in [&east, &west] {
+            cluster.define(crds::MULTI_CLUSTER).await?;
+            cluster.define(ELSEWHERE).await?;
+        }
+        let path = folder.join("east.kubeconfig");
+        secret_file(&path, &east.kubeconfig(east.admin())?)?;
+        let world = World::serve_with(Place::Kubeconfig(path), &folder, |config| {
+            config.mcs = Mcs::ClusterLocal;
+            config.mcs_api = Api { group: "net.example".into(), version: "v1".into() };
+        })
+        .await?;
+        let kubeconfig = login(&west, "first", HOUR).await?;
+        east.apply(&secret("remote", &[("west", &kubeconfig)])?).await?;
+        world.until_synced().await?;
+        let mut of_east = Proxy::of("east", &world).await?;
+        let mut of_west = Proxy::of("west", &world).await?;
+
+        // Those of the API's own group are somebody else's.
+        west.apply(EXPORT).await?;
+        east.apply(IMPORT).await?;
+        west.apply(&elsewhere(EXPORT)).await?;
+        let shown = async || -> Result<Value> {
+            Ok(reqwest::get(format!("{}/debug/mcsz", world.admin)).await?.json().await?)
+        };
+        let mut entry = serde_json::json!({
+            "Cluster": "west", "Namespace": "production", "Name": "backend", "Exported": true, "Imported": false,
+            "ClusterSetVIP": "", "ClusterSetVIPs": [],
+            "Discoverability": { "backend.production.svc.cluster.local": "DiscoverableFromSameCluster" },
+        });
+        until("west exports", async || Ok(shown().await? == serde_json::json!([entry]))).await?;
+        ensure!(
+            [of_east.sees(), of_west.sees()] == [["east", ""], ["west", ""]].map(|all| all.map(String::from))
+        );
+        east.apply(&elsewhere(IMPORT)).await?;
+        of_east.until("east imports", ["east", "east west"]).await?;
+        of_west.until("east exports nothing", ["west", "west"]).await?;
+        entry["Discoverability"]["backend.production.svc.clusterset.local"] = "AlwaysDiscoverable".into();
+        let import = serde_json::json!({
+            "Cluster": "east", "Namespace": "production", "Name": "backend", "Exported": false, "Imported": true,
+            "ClusterSetVIP": "10.96.200.7", "ClusterSetVIPs": ["10.96.200.7"], "Discoverability": null,
+        });
+        let all = shown().await?;
+        ensure!(all == serde_json::json!([import, entry]), "{all:#}");
+        east.apply(&elsewhere(EXPORT)).await?;
+        of_west.until("east exports", ["west", "east west"]).await?;
         world.until_synced().await
     });
 }
