@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Delta, Index, inputs::NamespacedName, services::cluster_local};
+use super::{Delta, Index, inputs::NamespacedName};
 use crate::model::{
     ClusterId,
     mcs::{CLUSTER_SET, Mcs},
@@ -99,7 +99,7 @@ impl Index {
         self.imported.set(&key, &self.service_key(name), service.is_some());
         let new = service.map(|service| Service {
             vips,
-            cluster_local: cluster_local(&key.host, &self.mesh, &self.options.domain),
+            cluster_local: self.mesh.is_cluster_local(&key.host, &self.options.domain),
             exported_by: self.exported_by(name, true),
             key: key.clone(),
             ..service.clone()

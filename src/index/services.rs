@@ -9,7 +9,6 @@ use std::{
 use super::{Delta, Index, inputs::NamespacedName};
 use crate::model::{
     ClusterId, Kind, ObjectKey,
-    gateway::host_within,
     kubernetes::{Service as Definition, ServiceType},
     mesh::MeshConfig,
     port::Protocol,
@@ -142,7 +141,7 @@ fn merge(
         resolution,
         vips,
         node_local: first.node_local,
-        cluster_local: cluster_local(&key.host, mesh, domain),
+        cluster_local: mesh.is_cluster_local(&key.host, domain),
         exported_by: None,
         export_to: ExportTo::parse(
             annotation(EXPORT_TO).split(','),
@@ -192,20 +191,4 @@ fn extra_identities(definitions: &[(&ClusterId, &Arc<Definition>)], mesh: &MeshC
         }
     }
     found
-}
-
-/// The most specific of the mesh's settings decides; Istio's defaults are the API server, what is in `kube-system` and
-/// the control plane itself.
-pub(super) fn cluster_local(host: &str, mesh: &MeshConfig, domain: &str) -> bool {
-    let defaults = [
-        format!("*.kube-system.svc.{domain}"),
-        format!("kubernetes.default.svc.{domain}"),
-        format!("istiod.{}.svc.{domain}", mesh.root_namespace),
-    ];
-    let settings = mesh.cluster_local.iter().map(|(pattern, local)| (pattern.as_ref(), *local));
-    let explicit = settings.filter(|(p, _)| host_within(host, p)).max_by_key(|(p, local)| (p.len(), *local));
-    match explicit {
-        Some((_, local)) => local,
-        None => defaults.iter().any(|pattern| host_within(host, pattern)),
-    }
 }

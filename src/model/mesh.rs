@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     destination_rule::{ConnectionPool, LocalityLb, OutlierDetection},
+    gateway::host_within,
     name::NetworkId,
     selector::LabelSelector,
     service::ExportTo,
@@ -83,7 +84,26 @@ pub struct HttpRetryPolicy {
     pub per_try_timeout: Option<Duration>,
 }
 
+// === impl MeshConfig ===
+
 impl MeshConfig {
+    /// Whether a service stays within each cluster. The most specific of the settings decides; Istio's defaults are the API server,
+    /// what is in `kube-system` and the control plane itself. `domain` is the suffix of services' hosts.
+    pub fn is_cluster_local(&self, host: &str, domain: &str) -> bool {
+        let defaults = [
+            format!("*.kube-system.svc.{domain}"),
+            format!("kubernetes.default.svc.{domain}"),
+            format!("istiod.{}.svc.{domain}", self.root_namespace),
+        ];
+        let settings = self.cluster_local.iter().map(|(pattern, local)| (pattern.as_ref(), *local));
+        let explicit =
+            settings.filter(|(p, _)| host_within(host, p)).max_by_key(|(p, local)| (p.len(), *local));
+        match explicit {
+            Some((_, local)) => local,
+            None => defaults.iter().any(|pattern| host_within(host, pattern)),
+        }
+    }
+
     /// Whether access logs show metadata of endpoints.
     pub fn logs_endpoint_metadata(&self) -> bool {
         self.access_log_format.as_deref().is_some_and(|format| format.contains("UPSTREAM_METADATA"))

@@ -92,17 +92,18 @@ impl<'a> Keeper<'a> {
     }
 
     async fn follow_inputs(&self) {
-        let (mut roots, mut selectors) = (self.writer.roots.clone(), self.writer.discovery.subscribe());
+        let (mut roots, mut mesh) = (self.writer.roots.clone(), self.writer.discovery.subscribe());
         loop {
             {
                 let mut plan = self.plan.lock();
                 plan.set_roots(roots.borrow_and_update().clone());
-                plan.set_selectors(selectors.borrow_and_update().clone());
+                let mesh = mesh.borrow_and_update();
+                plan.set_selectors(mesh.as_ref().map(|mesh| mesh.discovery_selectors.as_slice().into()));
             }
             self.news.notify_one();
             let changed = tokio::select! {
                 changed = roots.changed() => changed,
-                changed = selectors.changed() => changed,
+                changed = mesh.changed() => changed,
             };
             if changed.is_err() {
                 // Who could say more is gone: the process ends.

@@ -1,18 +1,18 @@
-//! Which namespaces are read: `discoverySelectors` of the mesh's configuration.
+//! Which namespaces are read: `discoverySelectors` of the mesh's configuration, which all clusters go by.
 
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::watch;
 
-use crate::model::{Change, Kind, Object, selector::LabelSelector};
+use crate::model::{Change, Kind, Object, mesh::MeshConfig, selector::LabelSelector};
 
 /// Selectors, of which any selects; none select everything.
 pub type Selectors = Arc<[LabelSelector]>;
 
-/// What the mesh's configuration selects, told by the source of the config cluster to the sources of all clusters. Nothing
+/// The mesh's configuration, told by the source of the config cluster to those who read other clusters, or write to any. Nothing
 /// is known before that source has read whether there is such a configuration.
 #[derive(Clone, Debug)]
-pub struct Discovery(Arc<watch::Sender<Option<Selectors>>>);
+pub struct Discovery(Arc<watch::Sender<Option<Arc<MeshConfig>>>>);
 
 /// The namespaces of a cluster that are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,16 +37,14 @@ impl Discovery {
     pub fn observe(&self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Upsert(_, Object::MeshConfig(mesh)) => {
-                    self.set(mesh.discovery_selectors.as_slice().into())
-                }
+                Change::Upsert(_, Object::MeshConfig(mesh)) => self.set(mesh.clone()),
                 Change::Remove(key) if key.kind == Kind::MeshConfig => self.set(Arc::default()),
                 _ => {}
             }
         }
     }
 
-    /// There is no configuration, or none can be read for now: everything is selected until there is one.
+    /// There is no configuration, or none can be read for now: the defaults hold until there is one.
     pub fn settle(&self) {
         self.0.send_if_modified(|known| {
             let news = known.is_none();
@@ -55,16 +53,16 @@ impl Discovery {
         });
     }
 
-    fn set(&self, selectors: Selectors) {
+    fn set(&self, mesh: Arc<MeshConfig>) {
         self.0.send_if_modified(|known| {
-            let news = known.as_ref() != Some(&selectors);
-            *known = Some(selectors);
+            let news = known.as_ref() != Some(&mesh);
+            *known = Some(mesh);
             news
         });
     }
 
     /// What is known, now and later.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Selectors>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<MeshConfig>>> {
         self.0.subscribe()
     }
 }

@@ -27,7 +27,7 @@ use super::{
     watch::Watcher,
 };
 use crate::{
-    model::{Batch, Change, ClusterId, Kind, change::ClusterState},
+    model::{Batch, Change, ClusterId, Kind, change::ClusterState, mesh::MeshConfig},
     registry::{RemoteSecrets, Settings, SourceStatus, durable::Slot},
 };
 
@@ -342,19 +342,20 @@ impl Shared {
         }
     }
 
-    async fn follow_selectors(&self, mut selectors: watch::Receiver<Option<Selectors>>) {
+    async fn follow_selectors(&self, mut mesh: watch::Receiver<Option<Arc<MeshConfig>>>) {
         loop {
-            let known = selectors.borrow_and_update().clone();
+            let known = mesh.borrow_and_update().clone();
             if let Some(known) = known {
                 let mut changes = Vec::new();
-                let any = !known.is_empty();
-                self.view.lock().select(known, &mut changes);
+                let selectors = Selectors::from(known.discovery_selectors.as_slice());
+                let any = !selectors.is_empty();
+                self.view.lock().select(selectors, &mut changes);
                 self.gate.send_modify(|gate| gate.selectors = Some(any));
                 if self.send(changes, Instant::now()).await.is_err() {
                     return;
                 }
             }
-            if selectors.changed().await.is_err() {
+            if mesh.changed().await.is_err() {
                 // The sources that could say more are gone.
                 return std::future::pending().await;
             }
