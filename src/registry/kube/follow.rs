@@ -54,6 +54,10 @@ pub async fn follow<T: DeserializeOwned>(
             Ok(()) => backoff.next(None),
             Err(failure) if failure.is_expired() && version.take().is_some() => continue,
             Err(failure) => {
+                if failure.is_missing() {
+                    // The kind is gone with all objects. What comes back is another collection, and is listed.
+                    version = None;
+                }
                 let wait = backoff.next(failure.retry_after());
                 seen(Seen::Away(failure));
                 wait
