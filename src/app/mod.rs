@@ -144,6 +144,8 @@ pub struct Config {
     pub mcs: Mcs,
     /// Where its kinds are.
     pub mcs_api: Api,
+    /// Whether a ServiceExport is made for every Service.
+    pub mcs_auto_export: bool,
     /// Virtual hosts one by one for proxies that can take them.
     pub enable_vhds: bool,
     /// Endpoints of large assignments one by one for proxies that can take them.
@@ -223,6 +225,8 @@ pub async fn serve(config: Config) -> Result<()> {
         problems: config.events.then(|| clusters.sources().clone()),
         webhooks: config.validation_webhooks,
         mcs_api: config.mcs_api.clone(),
+        auto_export: config.mcs_auto_export,
+        domain: config.domain.as_str().into(),
     });
     clusters.write_with(writing.clone());
     for (cluster, place) in &config.clusters {

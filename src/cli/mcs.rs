@@ -21,6 +21,10 @@ pub struct McsArgs {
     /// without --enable-mcs-service-discovery and --enable-mcs-host.
     #[arg(long, env = "ENABLE_MCS_CLUSTER_LOCAL", default_value = "false", value_parser = BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     enable_mcs_cluster_local: bool,
+    /// Every Service gets a ServiceExport, in every cluster that landbridge writes to and where that kind is installed; but for those that
+    /// the mesh's serviceSettings make local to their cluster.
+    #[arg(long, env = "ENABLE_MCS_AUTO_EXPORT", default_value = "false", value_parser = BoolishValueParser::new(), action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    enable_mcs_auto_export: bool,
     /// The API group in which ServiceExports and ServiceImports are read.
     #[arg(long, env = "MCS_API_GROUP", default_value = GROUP, value_parser = group)]
     mcs_api_group: Arc<str>,
@@ -32,8 +36,9 @@ pub struct McsArgs {
 // === impl McsArgs ===
 
 impl McsArgs {
-    /// What of the API is in force, and where it is. A variable without those that it needs is named in the log.
-    pub fn resolve(self) -> (Mcs, Api) {
+    /// What of the API is in force, where it is, and whether a ServiceExport is made for every Service. A variable without those that
+    /// it needs is named in the log.
+    pub fn resolve(self) -> (Mcs, Api, bool) {
         let steps = [
             ("ENABLE_MCS_SERVICE_DISCOVERY", self.enable_mcs_service_discovery, Mcs::Exports),
             ("ENABLE_MCS_HOST", self.enable_mcs_host, Mcs::Hosts),
@@ -51,7 +56,8 @@ impl McsArgs {
                 Some(_) => {}
             }
         }
-        (in_force, Api { group: self.mcs_api_group, version: self.mcs_api_version })
+        let api = Api { group: self.mcs_api_group, version: self.mcs_api_version };
+        (in_force, api, self.enable_mcs_auto_export)
     }
 }
 
@@ -105,7 +111,7 @@ mod tests {
     fn the_api_is_where_its_controller_serves_it() {
         let parse = |words: &[&str]| {
             let command = Command::try_parse_from(["serve"].iter().chain(words)).ok()?;
-            let (_, Api { group, version }) = command.mcs.resolve();
+            let (_, Api { group, version }, _) = command.mcs.resolve();
             Some(format!("{group}/{version}"))
         };
         for (words, expected) in [

@@ -217,7 +217,7 @@ impl ServeArgs {
                 "--workload-cert-ttl is greater than --max-workload-cert-ttl; lower the one or raise the other"
             );
         }
-        let (mcs, mcs_api) = mcs.resolve();
+        let (mcs, mcs_api, mcs_auto_export) = mcs.resolve();
         let (token_issuers, jwks_ca_file) = token_issuers.resolve()?;
         let config = Config {
             cluster_id,
@@ -251,6 +251,7 @@ impl ServeArgs {
             failover_by_default,
             mcs,
             mcs_api,
+            mcs_auto_export,
             enable_vhds,
             enable_leds,
             leds_above,

@@ -54,6 +54,7 @@ pub struct WriterMetrics {
     root_certs: Family<Written, Counter>,
     webhooks: Family<Written, Counter>,
     events: Family<Written, Counter>,
+    exports: Family<Written, Counter>,
 }
 
 // === impl WriterMetrics ===
@@ -62,7 +63,7 @@ impl WriterMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { leads, root_certs, webhooks, events } = metrics.clone();
+        let Self { leads, root_certs, webhooks, events, exports } = metrics.clone();
         registry.register("landbridge_is_leader", "1 where this replica writes to the cluster", leads);
         registry.register(
             "landbridge_root_cert_configmaps",
@@ -78,6 +79,11 @@ impl WriterMetrics {
             "landbridge_events",
             "What Events say at objects that are not applied, or not as a whole, by what became of it",
             events,
+        );
+        registry.register(
+            "landbridge_service_exports",
+            "ServiceExports that were made for Services, by what was done",
+            exports,
         );
         metrics
     }
@@ -97,6 +103,11 @@ impl WriterMetrics {
         self.webhooks.get_or_create(&written(cluster, outcome)).inc();
     }
 
+    /// A ServiceExport was tried.
+    pub fn export(&self, cluster: &ClusterId, outcome: Outcome) {
+        self.exports.get_or_create(&written(cluster, outcome)).inc();
+    }
+
     /// Events were to say so much.
     pub fn told(&self, cluster: &ClusterId, told: Told, count: u64) {
         self.events.get_or_create(&of_event(cluster, told)).inc_by(count);
@@ -108,6 +119,7 @@ impl WriterMetrics {
         for outcome in OUTCOMES {
             self.root_certs.remove(&written(cluster, outcome));
             self.webhooks.remove(&written(cluster, outcome));
+            self.exports.remove(&written(cluster, outcome));
         }
         for told in TOLD {
             self.events.remove(&of_event(cluster, told));

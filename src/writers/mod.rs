@@ -6,6 +6,7 @@
 //!                                 lease: the rules (pure)                     v
 //!    namespaces, ConfigMaps, roots, selectors --> root_certs: what is due (pure) --> keeper: write it
 //!    what is wrong with objects ----------------> events: say it there
+//!    Services, ServiceExports, mesh ------------> exports: what is due (pure), make it
 //!    webhooks of the own cluster, roots --------> webhooks: what is due (pure), write it
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod election;
 mod events;
+mod exports;
 mod keeper;
 mod lease;
 pub mod metrics;
@@ -31,7 +33,10 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::{election::Election, events::Reporter, keeper::Keeper, metrics::WriterMetrics, webhooks::Patcher};
+use self::{
+    election::Election, events::Reporter, exports::Exporter, keeper::Keeper, metrics::WriterMetrics,
+    webhooks::Patcher,
+};
 pub use self::{election::Standing, lease::Terms};
 use crate::{
     model::{ClusterId, mcs::Api},
@@ -69,6 +74,10 @@ pub struct Writer {
     pub webhooks: bool,
     /// Where ServiceExports are.
     pub mcs_api: Api,
+    /// Whether one is made for every Service.
+    pub auto_export: bool,
+    /// Suffix of service hosts.
+    pub domain: Arc<str>,
 }
 
 impl Writer {
@@ -113,6 +122,7 @@ impl Writer {
         self.notices.set(cluster, election::TOPIC, Vec::new());
         self.notices.set(cluster, keeper::TOPIC, Vec::new());
         self.notices.set(cluster, events::TOPIC, Vec::new());
+        self.notices.set(cluster, exports::TOPIC, Vec::new());
         self.notices.set(cluster, webhooks::TOPIC, Vec::new());
     }
 
@@ -149,10 +159,17 @@ impl Writer {
                     }
                     Patcher::new(self, cluster, access, standing.subscribe()).run().await;
                 };
+                let export = async {
+                    if !self.auto_export {
+                        return std::future::pending().await;
+                    }
+                    Exporter::new(self, cluster, access, standing.subscribe()).run().await;
+                };
                 tokio::select! {
                     () = Keeper::new(self, cluster, access, standing.subscribe()).run() => {}
                     () = report => {}
                     () = patch => {}
+                    () = export => {}
                     () = deposed(standing.subscribe()) => {}
                 }
                 self.metrics.leads(cluster, false);

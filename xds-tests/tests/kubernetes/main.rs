@@ -7,6 +7,7 @@ mod charts;
 mod credentials;
 mod crossing;
 mod events;
+mod exporting;
 mod failover;
 mod fixture;
 mod joining;

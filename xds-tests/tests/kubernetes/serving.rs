@@ -68,6 +68,7 @@ pub fn serve_config(address: Ipv4Addr, state_dir: &Path, clusters: BTreeMap<Clus
         failover_by_default: true,
         mcs: Mcs::default(),
         mcs_api: Default::default(),
+        mcs_auto_export: false,
         enable_vhds: true,
         enable_leds: true,
         leds_above: 100,

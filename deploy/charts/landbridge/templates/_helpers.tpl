@@ -50,6 +50,11 @@ istio: pilot
 {{ .Values.pilot.env.MCS_API_GROUP | default "multicluster.x-k8s.io" }}
 {{- end }}
 
+{{/* Whether every Service gets a ServiceExport; empty if not. */}}
+{{- define "landbridge.autoExport" -}}
+{{- if has (.Values.pilot.env.ENABLE_MCS_AUTO_EXPORT | toString | lower) (list "1" "t" "true" "y" "yes" "on") }}true{{ end -}}
+{{- end }}
+
 {{/* What a control plane reads of a cluster that is not its own, and how it knows that cluster's tokens. */}}
 {{- define "landbridge.readRules" -}}
 - apiGroups: [""]
@@ -91,6 +96,12 @@ istio: pilot
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+{{- if include "landbridge.autoExport" . }}
+# Every Service is offered to other clusters (ENABLE_MCS_AUTO_EXPORT).
+- apiGroups: [{{ include "landbridge.mcsGroup" . }}]
+  resources: [serviceexports]
+  verbs: [create]
 {{- end }}
 {{- end }}
 

@@ -46,7 +46,15 @@ fn a_control_plane_needs_no_more_than_its_roles() {
         serves(&cluster, &rendered, &own, &other, &folder).await?;
         may(&cluster, "istiod", OF_THE_CONTROL_PLANE).await?;
         may(&cluster, "istio-reader-service-account", OF_READERS).await?;
-        denied(&cluster).await
+        denied(&cluster).await?;
+
+        // What is switched on needs more, and what is elsewhere is read there.
+        let release =
+            release.with("pilot.env.ENABLE_MCS_AUTO_EXPORT=true").with("pilot.env.MCS_API_GROUP=net.example");
+        for object in helm.objects(&release).await?.iter().filter(|object| is_of_rights(object)) {
+            cluster.apply(&object.to_string()).await?;
+        }
+        may(&cluster, "istiod", OF_EXPORTERS).await
     });
 }
 
@@ -177,6 +185,7 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
     ("watch", "", "pods", "", "", true),
     ("watch", "multicluster.x-k8s.io", "serviceimports", "", "", true),
     ("update", "multicluster.x-k8s.io", "serviceimports", "", "production", false),
+    ("create", "multicluster.x-k8s.io", "serviceexports", "", "production", false),
     ("create", "", "pods", "", "istio-system", false),
     ("delete", "", "pods", "", "production", false),
     ("create", "", "serviceaccounts/token", "", "istio-system", false),
@@ -201,6 +210,15 @@ const OF_THE_CONTROL_PLANE: &[Right] = &[
     ("create", "networking.istio.io", "gateways", "", "production", false),
     ("update", "networking.istio.io", "gateways", "", "istio-system", false),
     ("escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", false),
+];
+
+const OF_EXPORTERS: &[Right] = &[
+    ("create", "net.example", "serviceexports", "", "production", true),
+    ("watch", "net.example", "serviceexports", "", "", true),
+    ("delete", "net.example", "serviceexports", "backend", "production", false),
+    ("create", "net.example", "serviceimports", "", "production", false),
+    ("watch", "multicluster.x-k8s.io", "serviceexports", "", "", false),
+    ("get", "apiextensions.k8s.io", "customresourcedefinitions", "serviceimports.net.example", "", true),
 ];
 
 const OF_READERS: &[Right] = &[
