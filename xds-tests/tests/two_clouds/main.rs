@@ -2,6 +2,7 @@
 //!
 //! Needs network namespaces and Envoy; where there are none the tests are skipped with a loud line, except in CI.
 
+mod clusterset;
 mod configuration;
 mod control_planes;
 mod failures;
