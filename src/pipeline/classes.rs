@@ -1,7 +1,7 @@
 //! Classes of proxies: streams whose proxies have equal views share one feed of snapshots.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Instant,
 };
@@ -24,7 +24,8 @@ pub struct Classes {
     by_views: HashMap<ProxyViews, ClassId>,
     classes: HashMap<ClassId, Class>,
     streams: HashMap<StreamId, Stream>,
-    by_namespace: BTreeMap<Arc<str>, BTreeSet<StreamId>>,
+    /// By the namespaces and names of their pods.
+    by_pod: BTreeSet<(Arc<str>, Arc<str>, StreamId)>,
     next: u64,
     epoch: u64,
 }
@@ -55,7 +56,7 @@ impl Classes {
     ) -> Follower {
         let class = self.class(derive(index, &proxy), index, layers, totals);
         let (tether, follower) = self.feed(class).attach(id);
-        self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(id);
+        self.by_pod.insert((proxy.namespace.clone(), proxy.name.clone(), id));
         self.streams.insert(id, Stream { proxy, class, tether });
         follower
     }
@@ -63,12 +64,7 @@ impl Classes {
     /// It has gone.
     pub fn detach(&mut self, id: StreamId, layers: &mut Layers) {
         let Some(stream) = self.streams.remove(&id) else { return };
-        if let Some(streams) = self.by_namespace.get_mut(&stream.proxy.namespace) {
-            streams.remove(&id);
-            if streams.is_empty() {
-                self.by_namespace.remove(&stream.proxy.namespace);
-            }
-        }
+        self.by_pod.remove(&(stream.proxy.namespace.clone(), stream.proxy.name.clone(), id));
         self.leave(id, stream.class, layers);
     }
 
@@ -131,12 +127,20 @@ impl Classes {
         if affected.all {
             return self.streams.keys().copied().collect();
         }
-        let of_namespace = |ns: &Arc<str>| self.by_namespace.get(ns).into_iter().flatten().copied();
-        let mut found: BTreeSet<_> = affected.namespaces.iter().flat_map(of_namespace).collect();
+        let from = |namespace: &Arc<str>, name: Arc<str>| {
+            self.by_pod.range((namespace.clone(), name, StreamId(0))..)
+        };
+        let mut found = BTreeSet::new();
+        for namespace in &affected.namespaces {
+            let streams = from(namespace, Arc::default()).take_while(|(of, ..)| of == namespace);
+            found.extend(streams.map(|(.., id)| *id));
+        }
         for (cluster, namespace, name) in &affected.pods {
-            found.extend(of_namespace(namespace).filter(|id| {
-                self.streams.get(id).is_some_and(|s| s.proxy.cluster == *cluster && s.proxy.name == *name)
-            }));
+            let streams = from(namespace, name.clone());
+            let streams = streams.take_while(|(of, pod, _)| of == namespace && pod == name);
+            let of_cluster =
+                |id: &StreamId| self.streams.get(id).is_some_and(|s| s.proxy.cluster == *cluster);
+            found.extend(streams.map(|(.., id)| *id).filter(of_cluster));
         }
         found.into_iter().collect()
     }
