@@ -7,7 +7,7 @@ use landbridge_proto::DESCRIPTORS;
 use lean_http2::server::Incoming;
 use tonic::{Status, service::RoutesBuilder};
 use tonic_health::server::HealthReporter;
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{field::Empty, info_span};
 
 use super::{
     Limits, Shared,
@@ -162,9 +162,9 @@ impl Service {
         );
         let requests = Messages::new(&head.headers, body, grpc::MAX_REQUEST_BYTES);
         let (pace, patience) = (peer.connection.call(), grpc::timeout(&head.headers));
-        let caller = Caller { peer, proven, admitted };
+        let caller = Caller { peer, proven, admitted, span };
         Ok(grpc::streaming(pace, patience, |out| {
-            stream::run::<W>(self.context, scope, caller, requests, out).instrument(span)
+            stream::run::<W>(self.context, scope, caller, requests, out)
         }))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::sleep_until;
 use tonic::Status;
-use tracing::{Span, debug, info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Nonce, Protocol, Session,
@@ -61,6 +61,9 @@ pub struct Caller {
     pub proven: Proven,
     /// Its place among all streams.
     pub admitted: Admitted,
+    /// What is told about it belongs to this. Entered where something is told, and not whenever a stream wakes: that is often,
+    /// and nearly never tells anything.
+    pub span: Span,
 }
 
 /// Serves one stream until it ends, and tells the client why if that was not its own doing. Dropped when the client is
@@ -72,7 +75,7 @@ pub async fn run<W: Wire>(
     mut requests: Messages<W::Request>,
     out: Out,
 ) -> Result<(), Status> {
-    let mut ended = Ended { opened: Instant::now(), status: None };
+    let mut ended = Ended { span: caller.span.clone(), opened: Instant::now(), status: None };
     let served = serve::<W>(context, scope, caller, &mut requests, &out).await;
     ended.status = served.as_ref().err().cloned();
     served
@@ -80,6 +83,7 @@ pub async fn run<W: Wire>(
 
 /// Tells about a stream's end.
 struct Ended {
+    span: Span,
     opened: Instant,
     status: Option<Status>,
 }
@@ -88,8 +92,10 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let seconds = self.opened.elapsed().as_secs();
         match &self.status {
-            None => info!(seconds, "the stream ended"),
-            Some(status) => info!(code = ?status.code(), reason = status.message(), seconds, "stream closed"),
+            None => info!(parent: &self.span, seconds, "the stream ended"),
+            Some(status) => {
+                info!(parent: &self.span, code = ?status.code(), reason = status.message(), seconds, "stream closed");
+            }
         }
     }
 }
@@ -104,12 +110,14 @@ async fn serve<W: Wire>(
     let connection = caller.peer.connection.clone();
     let mut closing = pin!(connection.closing.cancelled());
     // Boxed: it is large and soon over.
+    let span = caller.span.clone();
     let opening = Box::pin(async {
         let Some(first) = first_request::<W>(&context, requests).await? else { return Ok::<_, Status>(None) };
         let mut stream = Stream::<W>::open(context, scope, caller, &first).await?;
         stream.hear(&first)?;
         Ok(Some(stream))
-    });
+    })
+    .instrument(span);
     let opened = tokio::select! {
         biased;
         () = &mut closing => return Err(going_away()),
@@ -184,6 +192,7 @@ struct Stream<W> {
     shared: Instant,
     _counted: super::metrics::ConnectedGuard,
     _admitted: Admitted,
+    span: Span,
     wire: std::marker::PhantomData<fn(W)>,
 }
 
@@ -195,7 +204,7 @@ impl<W: Wire> Stream<W> {
         first: &W::Request,
     ) -> Result<Self, Status> {
         let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
-        let Caller { peer, proven, admitted } = caller;
+        let Caller { peer, proven, admitted, span } = caller;
         let (attachment, connected, snapshot) = match scope {
             // A secret belongs to an identity, whatever the node says.
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
@@ -212,7 +221,7 @@ impl<W: Wire> Stream<W> {
                 (Some(attachment), Some(connected), snapshot)
             }
         };
-        Span::current().record("node", tracing::field::display(shorten(&node_id)));
+        span.record("node", tracing::field::display(shorten(&node_id)));
         info!(protocol = ?W::PROTOCOL, ?scope, "the proxy is connected");
         Ok(Self {
             scope,
@@ -230,6 +239,7 @@ impl<W: Wire> Stream<W> {
             shared: Instant::now(),
             _counted: context.metrics.connected(W::PROTOCOL),
             _admitted: admitted,
+            span,
             wire: std::marker::PhantomData,
             context,
         })
@@ -247,7 +257,7 @@ impl<W: Wire> Stream<W> {
         let first = !self.session.watch(kind).started;
         let heard = W::hear(&mut self.session, kind, request).map_err(|violation| {
             self.context.metrics.refused_stream("limits");
-            warn!(%violation, "the stream asks for too much");
+            warn!(parent: &self.span, %violation, "the stream asks for too much");
             match violation {
                 super::Violation::TooManyNames { .. } => Status::resource_exhausted(violation.to_string()),
                 super::Violation::NameLength { .. } => Status::invalid_argument(violation.to_string()),
@@ -258,7 +268,8 @@ impl<W: Wire> Stream<W> {
             let (names, asked) = (&self.session.watch(kind).subscription.names, W::asked(request, first));
             for (name, why) in self.secrets.follow(names, &asked) {
                 self.context.metrics.withheld(why.label());
-                warn!(secret = %shorten(&name), reason = why.reason(), "a secret is not given");
+                let (secret, reason) = (shorten(&name), why.reason());
+                warn!(parent: &self.span, secret, reason, "a secret is not given");
             }
             self.take_secrets();
         }
@@ -291,7 +302,7 @@ impl<W: Wire> Stream<W> {
         };
         if kind.is_none() && self.ignored.len() < MAX_IGNORED && self.ignored.insert(shorten(url)) {
             self.context.metrics.ignored_type();
-            info!(type_url = %shorten(url), "a type that is not served here is left unanswered");
+            info!(parent: &self.span, type_url = %shorten(url), "a type that is not served here is left unanswered");
         }
         Ok(kind)
     }
@@ -310,7 +321,8 @@ impl<W: Wire> Stream<W> {
             Heard::Nacked(_, culprits) => {
                 let reason = cut(reason.unwrap_or_default(), MAX_REASON);
                 self.context.metrics.rejected(kind);
-                warn!(kind = kind.short(), resources = ?culprits, reason, "the proxy refused resources");
+                let short = kind.short();
+                warn!(parent: &self.span, kind = short, resources = ?culprits, reason, "the proxy refused resources");
                 self.update(kind, |status| {
                     status.refused = Some(Box::new((reason.to_owned(), SystemTime::now())))
                 });
@@ -379,6 +391,7 @@ impl<W: Wire> Stream<W> {
         };
         let (kind, bytes) = (frame.kind, frame.bytes());
         debug!(
+            parent: &self.span,
             kind = kind.short(),
             resources = frame.resources.len(),
             removed = frame.removed.len(),
