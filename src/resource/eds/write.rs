@@ -68,6 +68,8 @@ pub fn put_endpoint(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, coh
     put(out, member, metadata, cohorts, false);
 }
 
+// Once for each of the two: what it decides by `as_field` is decided for each endpoint otherwise.
+#[inline(always)]
 fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort], as_field: bool) {
     let start = Start::of(member);
     let own;
