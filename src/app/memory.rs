@@ -1,27 +1,30 @@
 //! Gives memory back when streams have gone.
 //!
 //! What thousands of streams needed lies scattered in the allocator's heaps, which glibc keeps for the next ones: after
-//! 1,000 streams had gone, the process still had three times what it began with.
+//! 1,000 streams had gone, the process still had three times what it began with. It can only take back whole pages, so that
+//! little things which streams left behind would keep most of them: these go first.
 
 use std::{sync::Weak, thread, time::Duration};
 
 use tracing::warn;
 
-use crate::xds::status::Streams;
+use crate::xds::server::Context;
 
 /// How often is looked.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(2);
 /// So many streams fewer are worth the work, which takes tens of milliseconds.
 const WORTH: usize = 100;
 
-/// Watches until `streams` are gone. On a thread of its own, as giving back takes long for a task.
-pub fn spawn(streams: Weak<Streams>) {
+/// Watches the streams until their context is gone. On a thread of its own, as giving back takes long for a task.
+pub fn spawn(context: Weak<Context>) {
     let watching = thread::Builder::new().name("memory".to_owned()).spawn(move || {
         let mut most = 0;
-        while let Some(now) = streams.upgrade().map(|streams| streams.len()) {
-            if worth(&mut most, now) {
+        while let Some(context) = context.upgrade() {
+            if worth(&mut most, context.streams.len()) {
+                context.shared.forget();
                 give_back();
             }
+            drop(context);
             thread::sleep(INTERVAL);
         }
     });

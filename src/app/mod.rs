@@ -189,7 +189,6 @@ pub async fn serve(config: Config) -> Result<()> {
     let authn_metrics = AuthnMetrics::register(&mut metrics);
     let webhook_metrics = WebhookMetrics::register(&mut metrics);
     let streams = Arc::new(Streams::default());
-    memory::spawn(Arc::downgrade(&streams));
     let (ready, is_ready) = watch::channel(false);
 
     let (inspector, inspections) = Inspector::new();
@@ -332,6 +331,7 @@ pub async fn serve(config: Config) -> Result<()> {
             ..XdsSettings::default()
         },
     });
+    memory::spawn(Arc::downgrade(&context));
     let settings = ConnectionSettings {
         max_age: Some(config.max_connection_age),
         grace: config.shutdown_duration,

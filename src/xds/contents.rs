@@ -199,6 +199,13 @@ impl Drop for Pages {
 // === impl Bundles ===
 
 impl Bundles {
+    /// Lets go of bundles that nobody is sent any more.
+    pub fn forget(&self) {
+        let mut known = self.0.lock();
+        known.retain(|_, bundle| bundle.strong_count() > 0);
+        known.shrink_to_fit();
+    }
+
     /// What a layer has of these names; or all that it has.
     pub fn get(&self, names: Option<&Arc<Names>>, layer: &ResourceSet) -> Arc<Bundle> {
         let key = (names.map_or(0, |names| Arc::as_ptr(names).addr()), layer.stamp());

@@ -118,6 +118,13 @@ impl SharedNames {
         names
     }
 
+    /// Lets go of sets that nobody has any more. A weak pointer keeps the room of what it points to.
+    pub fn forget(&self) {
+        let mut known = self.0.lock();
+        known.retain(|_, names| names.strong_count() > 0);
+        known.shrink_to_fit();
+    }
+
     fn known(&self, key: u64) -> Option<Arc<Names>> {
         self.0.lock().get(&key).and_then(Weak::upgrade)
     }
@@ -169,6 +176,8 @@ mod tests {
             shared.share(&mut names(&i.to_string()));
         }
         assert!(shared.0.lock().len() < 100, "those that nobody has are forgotten");
+        shared.forget();
+        assert_eq!(shared.0.lock().len(), 1);
     }
 
     #[test]

@@ -84,6 +84,14 @@ pub struct Shared {
     pub bundles: Bundles,
 }
 
+impl Shared {
+    /// Lets go of what is kept of sets and bundles that nobody has any more.
+    pub fn forget(&self) {
+        self.names.forget();
+        self.bundles.forget();
+    }
+}
+
 /// All types of one stream.
 #[derive(Debug)]
 pub struct Session {
