@@ -162,6 +162,6 @@ fn markers_have_one_length() {
 #[test]
 fn every_operation_is_measured() {
     let rates = measure(Duration::from_millis(5)).unwrap();
-    assert_eq!(rates.len(), 6);
+    assert_eq!(rates.len(), 7);
     assert!(rates.iter().all(|r| r.microseconds > 0.0 && r.per_second > 1.0), "{rates:?}");
 }
