@@ -57,6 +57,12 @@ impl Standing {
     pub fn leads(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
+
+    /// For how long what is written now may take; none: nothing may be written, as the term is over or about to be renewed.
+    pub fn left(&self) -> Option<Duration> {
+        let left = self.until?.saturating_duration_since(Instant::now());
+        (left > Duration::ZERO).then_some(left)
+    }
 }
 
 // === impl Election ===

@@ -1,18 +1,15 @@
 //! Keeps the ConfigMap with the roots in every namespace of a cluster, while this replica leads there.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep_until,
-};
+use tokio::sync::{Notify, watch};
 
 use super::{
     PATIENCE, Standing, Writer,
     metrics::Outcome,
-    remedy,
+    news_or, remedy,
     root_certs::{self, Due, Map, NAME, Namespace, Plan},
 };
 use crate::{
@@ -127,15 +124,8 @@ impl<'a> Keeper<'a> {
                 writing.push(self.write(due));
             }
             self.writer.notices.set(self.cluster, TOPIC, self.problems());
-            let wake = async {
-                match next {
-                    Some(at) => sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = self.news.notified() => {}
-                () = wake => {}
+                () = news_or(&self.news, next) => {}
                 Some(()) = writing.next() => {}
             }
         }
@@ -143,10 +133,7 @@ impl<'a> Keeper<'a> {
 
     /// Writes one, if this replica may still do so, and not for longer than it may.
     async fn write(&self, due: Due) {
-        let left = self.standing.borrow().until.map(|until| until.saturating_duration_since(Instant::now()));
-        let left = left.filter(|left| *left > Duration::ZERO);
-        let Some(left) = left else {
-            // The term is over, or about to be renewed.
+        let Some(left) = self.standing.borrow().left() else {
             return self.plan.lock().put_back(&due, Instant::now());
         };
         let path = format!("/api/v1/namespaces/{}/configmaps/{NAME}", due.namespace);

@@ -30,7 +30,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use futures::future::OptionFuture;
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep_until,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -190,6 +194,15 @@ impl Writer {
     }
 }
 
+/// Until a plan has news, or it is time for the next thing in it.
+async fn news_or(news: &Notify, next: Option<Instant>) {
+    let due = OptionFuture::from(next.map(|next| sleep_until(next.into())));
+    tokio::select! {
+        () = news.notified() => {}
+        Some(()) = due => {}
+    }
+}
+
 /// Comes back when the leader leads no more.
 async fn deposed(mut standing: watch::Receiver<Standing>) {
     loop {
@@ -197,7 +210,7 @@ async fn deposed(mut standing: watch::Receiver<Standing>) {
             return;
         };
         tokio::select! {
-            () = tokio::time::sleep_until(until.into()) => {}
+            () = sleep_until(until.into()) => {}
             changed = standing.changed() => if changed.is_err() { return },
         }
     }

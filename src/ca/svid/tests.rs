@@ -58,6 +58,14 @@ async fn half_lives_are_spread() {
     assert!(most - least > 0.05, "{least} to {most}");
 }
 
+/// Plays a story beside the renewal, which has so many seconds.
+async fn while_it_runs(store: &SvidStore, seconds: u64, story: impl Future<Output = ()>) {
+    tokio::select! {
+        () = store.run() => unreachable!(),
+        outcome = tokio::time::timeout(Duration::from_secs(seconds), story) => outcome.expect("renewed at once"),
+    }
+}
+
 #[tokio::test]
 async fn a_new_authority_renews_all_at_once() {
     let root = mk_root("root");
@@ -73,10 +81,7 @@ async fn a_new_authority_renews_all_at_once() {
             assert_eq!(chain[1].subject, "O=mesh, CN=second");
         }
     };
-    tokio::select! {
-        () = store.run() => unreachable!(),
-        outcome = tokio::time::timeout(Duration::from_secs(20), story) => outcome.expect("renewed at once"),
-    }
+    while_it_runs(&store, 20, story).await;
 }
 
 #[tokio::test]
@@ -100,10 +105,7 @@ async fn an_authority_that_comes_in_the_middle_of_a_renewal_is_the_last_one() {
             svid.wait_for(|svid| svid.authority.signer().subject == "O=mesh, CN=third").await.unwrap();
         }
     };
-    tokio::select! {
-        () = store.run() => unreachable!(),
-        outcome = tokio::time::timeout(Duration::from_secs(30), story) => outcome.expect("renewed at once"),
-    }
+    while_it_runs(&store, 30, story).await;
 }
 
 /// What signs is not under the lock: an authority that was replaced meanwhile has signed what comes after the renewal.
@@ -124,10 +126,7 @@ async fn what_an_earlier_authority_signed_is_renewed_although_it_comes_late() {
         let chain = Cert::all_from_pem(svid.borrow_and_update().chain_pem.as_bytes()).unwrap();
         assert_eq!(chain[1].subject, "O=mesh, CN=second");
     };
-    tokio::select! {
-        () = store.run() => unreachable!(),
-        outcome = tokio::time::timeout(Duration::from_secs(20), story) => outcome.expect("renewed at once"),
-    }
+    while_it_runs(&store, 20, story).await;
 }
 
 #[tokio::test]

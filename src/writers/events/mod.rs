@@ -76,8 +76,7 @@ impl<'a> Reporter<'a> {
     }
 
     async fn say(&self, due: &Due) -> Done {
-        let left = self.standing.borrow().until.map(|until| until.saturating_duration_since(Instant::now()));
-        let Some(left) = left.filter(|left| *left > Duration::ZERO) else { return Done::NotNow };
+        let Some(left) = self.standing.borrow().left() else { return Done::NotNow };
         // Nothing is sent after this replica may write for sure.
         let said = tokio::time::timeout(left, self.write(due)).await;
         let (cluster, object) = (self.cluster, &due.note.object);

@@ -13,19 +13,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep_until,
-};
+use tokio::sync::{Notify, watch};
 
 use self::plan::{Due, Name, Object, Plan};
-use super::{PATIENCE, Standing, Writer, metrics::Outcome, remedy};
+use super::{PATIENCE, Standing, Writer, metrics::Outcome, news_or, remedy};
 use crate::{
     model::ClusterId,
     registry::{
@@ -134,16 +128,7 @@ impl<'a> Exporter<'a> {
             };
             self.writer.notices.set(self.cluster, TOPIC, self.problems());
             let Some(due) = due else {
-                let wake = async {
-                    match next {
-                        Some(at) => sleep_until(at.into()).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = self.news.notified() => {}
-                    () = wake => {}
-                }
+                news_or(&self.news, next).await;
                 continue;
             };
             self.make(&due).await;
@@ -152,9 +137,7 @@ impl<'a> Exporter<'a> {
 
     /// Makes one, if this replica may still do so, and not for longer than it may.
     async fn make(&self, due: &Due) {
-        let left = self.standing.borrow().until.map(|until| until.saturating_duration_since(Instant::now()));
-        let Some(left) = left.filter(|left| *left > Duration::ZERO) else {
-            // The term is over, or about to be renewed.
+        let Some(left) = self.standing.borrow().left() else {
             return self.plan.lock().put_back(due, Instant::now());
         };
         let (cluster, (namespace, name)) = (self.cluster, &due.name);

@@ -15,13 +15,10 @@ use std::time::{Duration, Instant};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep_until,
-};
+use tokio::sync::{Notify, watch};
 
 use self::plan::{Due, Plan, Unproven};
-use super::{PATIENCE, Standing, Writer, metrics::Outcome, remedy};
+use super::{PATIENCE, Standing, Writer, metrics::Outcome, news_or, remedy};
 use crate::{
     model::ClusterId,
     registry::{
@@ -116,26 +113,14 @@ impl<'a> Patcher<'a> {
                     // There may be something to write, which is more urgent.
                     () = self.news.notified() => {}
                 },
-                None => {
-                    let wake = async {
-                        match next {
-                            Some(at) => sleep_until(at.into()).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::select! {
-                        () = self.news.notified() => {}
-                        () = wake => {}
-                    }
-                }
+                None => news_or(&self.news, next).await,
             }
         }
     }
 
     /// Writes one, if this replica may still do so, and not for longer than it may.
     async fn write(&self, name: String, configuration: &Value, outcome: Outcome) {
-        let left = self.standing.borrow().until.map(|until| until.saturating_duration_since(Instant::now()));
-        let Some(left) = left.filter(|left| *left > Duration::ZERO) else {
+        let Some(left) = self.standing.borrow().left() else {
             return self.plan.lock().put_back(&name, Instant::now());
         };
         let path = format!("{ALL}/{name}");
