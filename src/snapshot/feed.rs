@@ -23,7 +23,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 use super::{
-    Closed, Difference, ResourceType, Snapshot, StreamId,
+    Closed, ResourceType, Snapshot, StreamId,
     interests::{BLOCK, Bits, Block, Filter, Interest},
 };
 
@@ -128,8 +128,10 @@ impl Feed {
 
     /// A newer snapshot.
     pub fn publish(&mut self, snapshot: Snapshot) {
+        let before = self.shared.newest.load_full();
+        ResourceType::ALL.into_iter().for_each(|kind| snapshot.get(kind).remember(before.get(kind)));
         let snapshot = Arc::new(snapshot);
-        let before = self.shared.newest.swap(snapshot.clone());
+        self.shared.newest.store(snapshot.clone());
         // After the snapshot is there: who puts an interest into the queue later, loads this snapshot.
         self.take_over_interests();
         match Changed::between(&before, &snapshot) {
@@ -203,11 +205,7 @@ impl Changed {
         if differences.len() > MANY_CHANGES {
             return Self::Anything;
         }
-        let bits = differences.iter().map(|difference| match difference {
-            Difference::Changed(resource) => Bits::of(&resource.name),
-            Difference::Removed(name) => Bits::of(name),
-        });
-        Self::Assignments(bits.collect())
+        Self::Assignments(differences.iter().map(|difference| Bits::of(difference.name())).collect())
     }
 }
 

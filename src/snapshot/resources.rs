@@ -1,15 +1,33 @@
 //! Sets of resources and their differences.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::{Bits, Encoded, ResourceSet};
+
+/// Of larger changes each proxy gets so much that finding it is the least.
+const FEW: usize = 256;
 
 /// The resources of one type for one class of proxies: a few layers with disjoint names (what it shares with many, and
 /// what is its workload's own), so that the large layers are shared between classes.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
     /// Shared: each type of each stream holds on to a few.
-    layers: Arc<[ResourceSet]>,
+    layers: Arc<Layers>,
+}
+
+#[derive(Debug, Default)]
+struct Layers {
+    sets: Vec<ResourceSet>,
+    /// What most who come here come from.
+    before: OnceLock<Before>,
+}
+
+/// What leads here from the resources before, found once for all streams that take this step.
+#[derive(Debug)]
+struct Before {
+    /// Only to be recognised.
+    layers: Weak<Layers>,
+    differences: Vec<(Bits, Difference)>,
 }
 
 /// What one resource needs so that a proxy which has `old` comes to `new`.
@@ -21,52 +39,78 @@ pub enum Difference {
     Removed(Arc<str>),
 }
 
+impl Difference {
+    /// What it is called.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Changed(resource) => &resource.name,
+            Self::Removed(name) => name,
+        }
+    }
+}
+
 impl Resources {
     /// From layers with disjoint names.
     pub fn new(layers: Vec<ResourceSet>) -> Self {
-        Self { layers: layers.into() }
+        Self { layers: Arc::new(Layers { sets: layers, before: OnceLock::new() }) }
+    }
+
+    /// Remembers what leads here from `before`, which most proxies have now, so that [`Self::diff_of`] finds it at once. Takes as
+    /// long as [`Self::diff`].
+    pub fn remember(&self, before: &Self) {
+        if self.is_same(before) || before.is_empty() {
+            return;
+        }
+        let differences = self.diff(before);
+        if differences.len() <= FEW {
+            let with_bits = |difference: Difference| (Bits::of(difference.name()), difference);
+            let differences = differences.into_iter().map(with_bits).collect();
+            // Whoever was first, if it is shared.
+            let _ = self.layers.before.set(Before { layers: Arc::downgrade(&before.layers), differences });
+        }
     }
 
     /// The resource with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Encoded>> {
-        self.layers.iter().find_map(|layer| layer.get(name))
+        self.layers.sets.iter().find_map(|layer| layer.get(name))
     }
 
     /// Whether proxies of this class are given resources of the type at all. One that is not is told nothing, which is
     /// different from being told that there are none.
     pub fn is_served(&self) -> bool {
-        !self.layers.is_empty()
+        !self.layers.sets.is_empty()
     }
 
     /// The layers.
     pub fn layers(&self) -> &[ResourceSet] {
-        &self.layers
+        &self.layers.sets
     }
 
     /// Those whose names begin like this, layer by layer.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Encoded>> {
-        self.layers.iter().flat_map(move |layer| layer.with_prefix(prefix))
+        self.layers.sets.iter().flat_map(move |layer| layer.with_prefix(prefix))
     }
 
     /// All of them: layer by layer, each in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Encoded>> {
-        self.layers.iter().flat_map(|layer| layer.values())
+        self.layers.sets.iter().flat_map(|layer| layer.values())
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.layers.iter().map(ResourceSet::len).sum()
+        self.layers.sets.iter().map(ResourceSet::len).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.layers.iter().all(ResourceSet::is_empty)
+        self.layers.sets.iter().all(ResourceSet::is_empty)
     }
 
     /// Whether it is certain, at a glance, that nothing differs.
     pub fn is_same(&self, other: &Self) -> bool {
         let equal = |(a, b): (&ResourceSet, &ResourceSet)| a.is_same(b);
-        self.layers.len() == other.layers.len() && self.layers.iter().zip(&*other.layers).all(equal)
+        let (sets, others) = (&self.layers.sets, &other.layers.sets);
+        sets.len() == others.len() && sets.iter().zip(others).all(equal)
     }
 
     /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
@@ -76,10 +120,18 @@ impl Resources {
 
     /// The same, of the names that are `wanted`.
     pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
+        if let Some(before) = self.layers.before.get()
+            && before.layers.as_ptr() == Arc::as_ptr(&old.layers)
+        {
+            let those =
+                before.differences.iter().filter(|(bits, difference)| wanted(difference.name(), *bits));
+            return those.map(|(_, difference)| difference.clone()).collect();
+        }
         let empty = ResourceSet::default();
         let mut found = Vec::new();
-        for i in 0..self.layers.len().max(old.layers.len()) {
-            let (before, after) = (old.layers.get(i).unwrap_or(&empty), self.layers.get(i).unwrap_or(&empty));
+        let (sets, others) = (&self.layers.sets, &old.layers.sets);
+        for i in 0..sets.len().max(others.len()) {
+            let (before, after) = (others.get(i).unwrap_or(&empty), sets.get(i).unwrap_or(&empty));
             for pair in after.pairs(before, &wanted) {
                 match pair {
                     (Some(old), Some(new)) if old.version == new.version => {}
@@ -124,6 +176,21 @@ mod tests {
                 Difference::Removed(n) => format!("-{n}"),
             })
             .collect()
+    }
+
+    #[test]
+    fn what_is_remembered_is_found_for_those_who_come_from_there() {
+        let old = Resources::new(vec![set(&[("a", "1"), ("b", "1")]), set(&[("x", "1")])]);
+        let aside = Resources::new(vec![set(&[("a", "2"), ("b", "2")]), set(&[])]);
+        let new = Resources::new(vec![set(&[("a", "1"), ("b", "2")]), set(&[("y", "1")])]);
+        let all = |old: &Resources| names(new.diff(old));
+        let of_b = |old: &Resources| names(new.diff_of(old, |name, _| name == "b"));
+        let before = [all(&old), of_b(&old), all(&aside), of_b(&aside)];
+        new.remember(&old);
+        new.remember(&aside);
+        assert!(new.layers.before.get().is_some_and(|before| before.differences.len() == 3));
+        assert_eq!([all(&old), of_b(&old), all(&aside), of_b(&aside)], before);
+        assert_eq!(before[1], ["+b"]);
     }
 
     #[test]
