@@ -59,14 +59,22 @@ struct Sent {
 impl Contents {
     /// A file says this now. While `doubtful`, what it does not say is not believed to be gone.
     pub fn set(&mut self, path: &Path, parsed: Parsed, doubtful: bool) {
-        let before = self.files.remove(path).unwrap_or_default();
-        self.unlink(path, &before);
-        for key in parsed.objects.keys() {
+        let mut before = self.files.remove(path).unwrap_or_default();
+        // Most of a file is as it was.
+        for (key, definition) in &parsed.objects {
+            if let Some(known) = before.parsed.objects.remove(key) {
+                if known.object != definition.object {
+                    self.affected.insert(key.clone());
+                }
+                continue;
+            }
             let files = self.defined_in.entry(key.clone()).or_default();
             if files.insert(path.to_owned()) && files.len() == 2 {
                 self.repeated.insert(key.clone());
             }
+            self.affected.insert(key.clone());
         }
+        self.unlink(path, &before);
         for (kind, n) in &parsed.not_read {
             *self.not_read.entry(kind.clone()).or_default() += n;
         }
@@ -76,7 +84,7 @@ impl Contents {
         for key in &parsed.broken {
             self.broken_in.entry(key.clone()).or_default().insert(path.to_owned());
         }
-        self.affected.extend(parsed.objects.keys().chain(&parsed.broken).cloned());
+        self.affected.extend(parsed.broken.iter().cloned());
         self.files.insert(path.to_owned(), File { parsed, doubtful });
     }
 
@@ -87,6 +95,7 @@ impl Contents {
         }
     }
 
+    /// What a file said before is not in it any more.
     fn unlink(&mut self, path: &Path, before: &File) {
         self.noted.remove(path);
         for (kind, n) in &before.parsed.not_read {
