@@ -1,6 +1,10 @@
 //! Which code serves which path.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, LazyLock},
+};
 
 use futures::future::BoxFuture;
 use http::{
@@ -21,13 +25,19 @@ type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body
 #[derive(Clone)]
 pub struct Router {
     methods: Arc<HashMap<&'static str, Handler>>,
+    rare: Option<(&'static str, &'static LazyLock<Routes>)>,
     others: Routes,
 }
 
 impl Router {
     /// Tonic's services, to which methods may be added.
     pub fn new(others: Routes) -> Self {
-        Self { methods: Arc::default(), others: others.prepare() }
+        Self { methods: Arc::default(), rare: None, others: others.prepare() }
+    }
+
+    /// Serves all paths that begin like this with services of tonic that are made when somebody asks for them.
+    pub fn rare(&mut self, prefix: &'static str, routes: &'static LazyLock<Routes>) {
+        self.rare = Some((prefix, routes));
     }
 
     /// Serves `path` (`/package.Service/Method`) with `handler`.
@@ -64,7 +74,8 @@ impl Router {
                 Some(refusal) => Box::pin(std::future::ready(refusal)),
             };
         }
-        let mut others = self.others.clone();
+        let rare = self.rare.filter(|(prefix, _)| request.uri().path().starts_with(prefix));
+        let mut others = rare.map_or(&self.others, |(_, routes)| routes).clone();
         Box::pin(async move {
             match others.call(request).await {
                 Ok(response) => response.map(Body::from),

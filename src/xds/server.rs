@@ -1,11 +1,18 @@
 //! The gRPC services.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::{Request, Response};
 use landbridge_proto::DESCRIPTORS;
 use lean_http2::server::Incoming;
-use tonic::{Status, service::RoutesBuilder};
+use tonic::{
+    Status,
+    service::{Routes, RoutesBuilder},
+};
 use tonic_health::server::HealthReporter;
 use tracing::{field::Empty, info_span};
 
@@ -31,6 +38,22 @@ const SERVICES: [&str; 3] = [
     "envoy.service.secret.v3.SecretDiscoveryService",
     "istio.v1.auth.IstioCertificateService",
 ];
+
+/// Reading the descriptors takes as long as a thousand proxies that connect, and few ever ask.
+static REFLECTION: LazyLock<Routes> = LazyLock::new(|| {
+    let reflection = || {
+        SERVICES.iter().fold(
+            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS),
+            |builder, service| builder.with_service_name(*service),
+        )
+    };
+    let mut routes = RoutesBuilder::default();
+    // grpcurl speaks the old version where the new one is missing, others only the old one.
+    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
+        routes.add_service(v1).add_service(v1alpha);
+    }
+    routes.routes().prepare()
+});
 
 /// How streams are treated.
 #[derive(Clone, Copy, Debug)]
@@ -87,18 +110,8 @@ pub fn routes(context: Arc<Context>, access: Access) -> (Router, HealthReporter)
     let (reporter, health) = tonic_health::server::health_reporter();
     let mut others = RoutesBuilder::default();
     others.add_service(health);
-    let reflection = || {
-        SERVICES.iter().fold(
-            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS),
-            |builder, service| builder.with_service_name(*service),
-        )
-    };
-    // grpcurl speaks the old version where the new one is missing, others only the old one.
-    if let (Ok(v1), Ok(v1alpha)) = (reflection().build_v1(), reflection().build_v1alpha()) {
-        others.add_service(v1).add_service(v1alpha);
-    }
-
     let mut router = Router::new(others.routes());
+    router.rare("/grpc.reflection.", &REFLECTION);
     let service = Service { context, access, rate };
     let (ads, sds) = (Scope::Aggregated, Scope::Secrets);
     let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
