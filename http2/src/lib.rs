@@ -10,6 +10,7 @@
 //!
 //! What is here is what gRPC needs: no push, no priorities, no upgrade, no CONNECT.
 
+pub mod alarm;
 pub mod frame;
 pub mod hpack;
 mod huffman;

@@ -2,12 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    future::poll_fn,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::grpc::Pace;
 
@@ -20,14 +25,19 @@ pub struct Connections {
 /// One connection.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// Cancelled when it shall end: streams on it say good-bye.
-    pub closing: CancellationToken,
-    /// Cuts it, once `closing` is cancelled.
-    pub abort: CancellationToken,
+    /// What its streams look at whenever they are polled: no more than this number.
+    end_stage: AtomicU8,
+    /// Its task.
+    task: AtomicWaker,
     /// When it has lived long enough.
     end: Option<Instant>,
     calls: Mutex<Vec<Weak<Pace>>>,
 }
+
+/// It shall end: streams on it say good-bye.
+const CLOSING: u8 = 1;
+/// It ends now.
+const CUT: u8 = 2;
 
 /// Keeps a connection in the list until dropped.
 #[derive(Debug)]
@@ -57,20 +67,20 @@ impl Connections {
     pub fn shed(&self, count: usize) -> usize {
         let open = self.open.lock();
         // A map's order is as good as chance.
-        let others = open.values().filter(|connection| !connection.closing.is_cancelled());
-        others.take(count).map(|connection| connection.closing.cancel()).count()
+        let others = open.values().filter(|connection| !connection.is_closing());
+        others.take(count).map(|connection| connection.close()).count()
     }
 
     /// Asks all of them to end.
     pub fn close(&self) {
-        self.open.lock().values().for_each(|connection| connection.closing.cancel());
+        self.open.lock().values().for_each(|connection| connection.close());
     }
 
     /// Asks those to end that have lived long enough.
     pub fn close_old(&self, now: Instant) {
         let open = self.open.lock();
         let old = open.values().filter(|connection| connection.end.is_some_and(|end| end <= now));
-        old.for_each(|connection| connection.closing.cancel());
+        old.for_each(|connection| connection.close());
     }
 
     /// Cuts all of them.
@@ -98,10 +108,40 @@ impl Connection {
         pace
     }
 
+    /// Asks it to end.
+    pub fn close(&self) {
+        self.advance_to(CLOSING);
+    }
+
     fn cut(&self) {
-        // In this order: who sees that it closes looks whether it is cut.
-        self.abort.cancel();
-        self.closing.cancel();
+        self.advance_to(CUT);
+    }
+
+    fn advance_to(&self, stage: u8) {
+        self.end_stage.fetch_max(stage, Ordering::AcqRel);
+        self.task.wake();
+    }
+
+    /// Whether it was asked to end. Its streams are polled when it is.
+    pub fn is_closing(&self) -> bool {
+        self.end_stage.load(Ordering::Acquire) >= CLOSING
+    }
+
+    /// Waits until it is asked to end. Only for its own task.
+    pub fn closing(&self) -> impl Future<Output = ()> {
+        self.reaches(CLOSING)
+    }
+
+    /// Waits until it is cut. Only for its own task.
+    pub fn cutting(&self) -> impl Future<Output = ()> {
+        self.reaches(CUT)
+    }
+
+    fn reaches(&self, stage: u8) -> impl Future<Output = ()> {
+        poll_fn(move |cx| {
+            self.task.register(cx.waker());
+            if self.end_stage.load(Ordering::Acquire) >= stage { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     fn stalled(&self, patience: Duration) -> bool {

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     auth::Peer,
-    connections::{Connection, Connections, Open},
+    connections::{Connections, Open},
     overload::Overload,
 };
 use crate::{authn::PeerCertificate, grpc::Router};
@@ -179,7 +179,7 @@ impl Accepted {
         // Boxed, as it is large and over soon, while the task that waits for it lives as long as the connection.
         let handshake = Box::pin(timeout(self.settings.handshake, self.secure(socket, config)));
         let stream = tokio::select! {
-            () = self.open.connection.closing.cancelled() => return Ok(None),
+            () = self.open.connection.closing() => return Ok(None),
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
         };
         let certificates = stream.get_ref().1.peer_certificates();
@@ -236,16 +236,15 @@ impl Accepted {
                 keepalive_timeout: settings.keepalive_timeout,
             };
             let mut connection = lean_http2::server::Connection::new(io, http2, service);
-            let Connection { closing, abort, .. } = &*open.connection;
             tokio::select! {
                 biased;
                 done = &mut connection => return done.map_err(io::Error::other),
-                () = closing.cancelled() => connection.leave(),
+                () = open.connection.closing() => connection.leave(),
             }
             tokio::select! {
                 biased;
                 done = connection => done.map_err(io::Error::other),
-                () = abort.cancelled() => Ok(()),
+                () = open.connection.cutting() => Ok(()),
                 () = sleep(settings.grace) => Ok(()),
             }
         })

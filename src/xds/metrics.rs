@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
-        family::Family,
+        family::{Family, MetricConstructor},
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
@@ -40,16 +40,23 @@ type Count = Gauge;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     connected: Family<ProtocolLabel, Gauge>,
-    pushes: Family<TypeLabel, Count>,
-    rejects: Family<TypeLabel, Count>,
-    stale: Family<TypeLabel, Count>,
+    pushes: ByKind<Count>,
+    rejects: ByKind<Count>,
+    stale: ByKind<Count>,
     refused_streams: Family<ReasonLabel, Count>,
     withheld: Family<ReasonLabel, Count>,
     ignored: Count,
     shed: Count,
-    size: Family<TypeLabel, Histogram>,
+    size: ByKind<Histogram>,
     convergence: Histogram,
-    acked: Family<TypeLabel, Histogram>,
+    acked: ByKind<Histogram>,
+}
+
+/// A metric for each type, found once and not for each push.
+type ByKind<M> = [M; Kind::ALL.len()];
+
+fn by_kind<M: Clone, C: MetricConstructor<M>>(family: &Family<TypeLabel, M, C>) -> ByKind<M> {
+    Kind::ALL.map(|kind| family.get_or_create(&TypeLabel { r#type: kind.short() }).clone())
 }
 
 /// From 0.5 ms to 16 s, in steps of two.
@@ -65,23 +72,26 @@ fn bytes() -> Histogram {
 impl Metrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
+        let (pushes, rejects, stale) = (Family::default(), Family::default(), Family::default());
+        let size = Family::new_with_constructor(bytes as fn() -> Histogram);
+        let acked = Family::new_with_constructor(seconds as fn() -> Histogram);
         let new = Self {
             connected: Family::default(),
-            pushes: Family::default(),
-            rejects: Family::default(),
-            stale: Family::default(),
+            pushes: by_kind(&pushes),
+            rejects: by_kind(&rejects),
+            stale: by_kind(&stale),
             refused_streams: Family::default(),
             withheld: Family::default(),
             ignored: Count::default(),
             shed: Count::default(),
-            size: Family::new_with_constructor(bytes),
+            size: by_kind(&size),
             convergence: seconds(),
-            acked: Family::new_with_constructor(seconds),
+            acked: by_kind(&acked),
         };
         registry.register("pilot_xds", "Streams that are connected", new.connected.clone());
-        registry.register("pilot_xds_pushes", "Responses sent", new.pushes.clone());
-        registry.register("pilot_total_xds_rejects", "Responses that proxies refused", new.rejects.clone());
-        registry.register("pilot_xds_expired_nonce", "Requests with a stale nonce", new.stale.clone());
+        registry.register("pilot_xds_pushes", "Responses sent", pushes);
+        registry.register("pilot_total_xds_rejects", "Responses that proxies refused", rejects);
+        registry.register("pilot_xds_expired_nonce", "Requests with a stale nonce", stale);
         registry.register(
             "landbridge_xds_refused_streams",
             "Streams that were ended for what they asked",
@@ -106,7 +116,7 @@ impl Metrics {
             "pilot_xds_config_size",
             "Size of the resources in a response",
             Unit::Bytes,
-            new.size.clone(),
+            size,
         );
         registry.register(
             "pilot_proxy_convergence_time",
@@ -117,7 +127,7 @@ impl Metrics {
             "landbridge_event_to_ack",
             "From an event to a proxy's acknowledgement of the response with it",
             Unit::Seconds,
-            new.acked.clone(),
+            acked,
         );
         new
     }
@@ -133,24 +143,24 @@ impl Metrics {
     }
 
     pub(super) fn sent(&self, frame: &Frame) {
-        let label = label(frame.kind);
-        self.pushes.get_or_create(&label).inc();
-        self.size.get_or_create(&label).observe(frame.bytes() as f64);
+        let index = frame.kind.index();
+        self.pushes[index].inc();
+        self.size[index].observe(frame.bytes() as f64);
         if frame.push {
             self.convergence.observe(frame.step.snapshot.event.elapsed().as_secs_f64());
         }
     }
 
     pub(super) fn acked(&self, kind: Kind, since_event: Duration) {
-        self.acked.get_or_create(&label(kind)).observe(since_event.as_secs_f64());
+        self.acked[kind.index()].observe(since_event.as_secs_f64());
     }
 
     pub(super) fn rejected(&self, kind: Kind) {
-        self.rejects.get_or_create(&label(kind)).inc();
+        self.rejects[kind.index()].inc();
     }
 
     pub(super) fn stale(&self, kind: Kind) {
-        self.stale.get_or_create(&label(kind)).inc();
+        self.stale[kind.index()].inc();
     }
 
     pub(super) fn refused_stream(&self, reason: &'static str) {
@@ -168,10 +178,6 @@ impl Metrics {
     pub(super) fn ignored_type(&self) {
         self.ignored.inc();
     }
-}
-
-fn label(kind: Kind) -> TypeLabel {
-    TypeLabel { r#type: kind.short() }
 }
 
 /// Counts a stream until dropped.

@@ -7,7 +7,6 @@
 //!
 //! `stream` moves the bytes, `server` listens, `node` reads who connects, `status` and `metrics` tell about it.
 
-mod alarm;
 mod auth;
 mod connections;
 mod contents;
@@ -32,6 +31,7 @@ pub mod status;
 mod stream;
 mod subscription;
 mod watch;
+mod watches;
 mod wire;
 
 pub use auth::{Access, Authenticate, Peer};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{
     kind::Kind,
     watch::{Step, Watch},
+    watches::Watches,
 };
 use crate::snapshot::ResourceType::{Cluster, Endpoint, LbEndpoint, Listener, Route, VirtualHost};
 
@@ -43,15 +44,15 @@ const fn needs(kind: Kind) -> &'static [Kind] {
 }
 
 /// Whether what vanished from this type is held back.
-pub fn holds(kind: Kind, watches: &[Watch]) -> bool {
-    namers(kind).iter().any(|k| watches[k.index()].started)
+pub fn holds(kind: Kind, watches: &Watches) -> bool {
+    namers(kind).iter().any(|kind| watches.get(*kind).started)
 }
 
 /// Up to which step what vanished may now be removed.
-pub fn released(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> u64 {
+pub fn released(kind: Kind, watches: &Watches, newest: &Step, now: Instant) -> u64 {
     namers(kind)
         .iter()
-        .map(|k| &watches[k.index()])
+        .map(|kind| watches.get(*kind))
         .filter(|w| waited_for(w, now))
         .map(|w| w.settled.sequence)
         .min()
@@ -59,9 +60,9 @@ pub fn released(kind: Kind, watches: &[Watch], newest: &Step, now: Instant) -> u
 }
 
 /// The step that this type may be brought to.
-pub fn target<'a>(kind: Kind, watches: &'a [Watch], newest: &'a Step, now: Instant) -> &'a Step {
-    let needed = || needs(kind).iter().map(|k| &watches[k.index()]).filter(|w| waited_for(w, now));
-    let step = if watches[kind.index()].step.sequence == 0 {
+pub fn target<'a>(kind: Kind, watches: &'a Watches, newest: &'a Step, now: Instant) -> &'a Step {
+    let needed = || needs(kind).iter().map(|kind| watches.get(*kind)).filter(|w| waited_for(w, now));
+    let step = if watches.get(kind).step.sequence == 0 {
         // The first answer to a client is not held back, it is only never ahead of the clusters that were sent.
         needed().map(|w| &w.step).next()
     } else {
@@ -71,7 +72,7 @@ pub fn target<'a>(kind: Kind, watches: &'a [Watch], newest: &'a Step, now: Insta
 }
 
 /// When waiting for answers ends, if any is waited for.
-pub fn deadline(watches: &[Watch], now: Instant) -> Option<Instant> {
+pub fn deadline(watches: &Watches, now: Instant) -> Option<Instant> {
     let answers = watches.iter().filter_map(|w| w.in_flight.as_ref().map(|f| f.sent_at));
     let held = watches.iter().filter_map(Watch::held_since);
     answers.chain(held).map(|since| since + PATIENCE).filter(|end| *end > now).min()

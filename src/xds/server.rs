@@ -155,7 +155,7 @@ impl Service {
             return Err(Status::internal("the connection did not come through landbridge's listener"));
         };
         // The connection itself takes memory, too.
-        let admitted = self.context.overload.admit().inspect_err(|_| peer.connection.closing.cancel())?;
+        let admitted = self.context.overload.admit().inspect_err(|_| peer.connection.close())?;
         let proven = match &self.access {
             Access::Anonymous => Proven::plaintext(),
             Access::Authenticated(authenticator) => {

@@ -14,6 +14,7 @@ use super::{
     names::SharedNames,
     order,
     watch::{InFlight, Step, Watch},
+    watches::Watches,
 };
 use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
 
@@ -98,7 +99,7 @@ pub struct Session {
     protocol: Protocol,
     limits: Limits,
     pub(super) shared: Arc<Shared>,
-    watches: [Watch; Kind::ALL.len()],
+    watches: Watches,
     newest: Step,
     secrets: Resources,
     next_nonce: Nonce,
@@ -107,12 +108,11 @@ pub struct Session {
 impl Session {
     /// A stream that begins with this snapshot.
     pub fn new(protocol: Protocol, snapshot: Arc<Snapshot>, limits: Limits) -> Self {
-        let start = Step { sequence: 0, snapshot: Arc::new(Snapshot::empty()) };
         Self {
             protocol,
             limits,
             shared: Arc::default(),
-            watches: Kind::ALL.map(|kind| Watch::new(kind, start.clone())),
+            watches: Watches::default(),
             newest: Step { sequence: 1, snapshot },
             secrets: Resources::default(),
             next_nonce: Nonce::FIRST,
@@ -137,11 +137,11 @@ impl Session {
 
     /// The state of one type.
     pub fn watch(&self, kind: Kind) -> &Watch {
-        &self.watches[kind.index()]
+        self.watches.get(kind)
     }
 
     pub(super) fn watch_mut(&mut self, kind: Kind) -> &mut Watch {
-        &mut self.watches[kind.index()]
+        self.watches.make(kind)
     }
 
     /// Shares what was asked for with other streams that ask for the same.
@@ -164,8 +164,8 @@ impl Session {
     }
 
     fn frame(&mut self, kind: Kind, now: Instant) -> Option<Frame> {
-        if let Some(whole) = kind.whole() {
-            for table in self.watch_mut(whole).take_news() {
+        if let Some(whole) = kind.whole().and_then(|whole| self.watches.some(whole)) {
+            for table in whole.take_news() {
                 self.watch_mut(kind).follow(table);
             }
         }
@@ -185,7 +185,7 @@ impl Session {
             Kind::Snapshot(of) => target.snapshot.get(of),
             Kind::Secret => &self.secrets,
         };
-        let watch = &mut self.watches[kind.index()];
+        let watch = self.watches.make(kind);
         if kind.whole().is_some() && !root.is_served() {
             watch.skip(&target);
             return None;
@@ -232,7 +232,7 @@ impl Session {
 
     /// Notes the answer to the response in flight, if `nonce` is its. None: `nonce` is none of ours.
     pub(super) fn answer(&mut self, kind: Kind, nonce: &str, refusal: Option<&str>) -> Option<Heard> {
-        let watch = self.watch_mut(kind);
+        let watch = self.watches.some(kind)?;
         if !watch.last_nonce.is_some_and(|last| last.is(nonce)) {
             return None;
         }

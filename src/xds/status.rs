@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -43,11 +43,18 @@ pub struct StreamStatus {
     pub protocol: Protocol,
     /// When it connected.
     pub connected: SystemTime,
-    bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What changes with each push.
+#[derive(Debug)]
+struct State {
+    snapshot: Arc<Snapshot>,
+    bytes: u64,
     /// Nothing is left to send.
-    settled: AtomicBool,
-    kinds: Mutex<[KindStatus; Kind::ALL.len()]>,
-    snapshot: Mutex<Arc<Snapshot>>,
+    settled: bool,
+    /// Of most types most streams never hear.
+    kinds: [Option<Box<KindStatus>>; Kind::ALL.len()],
 }
 
 /// One type on a stream.
@@ -103,10 +110,7 @@ impl Streams {
             identity,
             protocol,
             connected: SystemTime::now(),
-            bytes: AtomicU64::new(0),
-            settled: AtomicBool::new(false),
-            kinds: Mutex::default(),
-            snapshot: Mutex::new(snapshot),
+            state: Mutex::new(State { snapshot, bytes: 0, settled: false, kinds: Default::default() }),
         });
         self.streams.lock().insert(status.id, status.clone());
         Connected { all: self.clone(), status }
@@ -137,36 +141,40 @@ impl Drop for Connected {
 impl StreamStatus {
     /// One type.
     pub fn kind(&self, kind: Kind) -> KindStatus {
-        let known = self.kinds.lock()[kind.index()].clone();
+        let state = self.state.lock();
+        let known = state.kinds[kind.index()].as_deref().cloned().unwrap_or_default();
         // What was subscribed and never sent, the proxy had already. Not so for secrets, which may be withheld.
         let kept = kind != Kind::Secret && known.sent.is_none() && (known.names > 0 || known.wildcard);
-        KindStatus { kept: kept && self.settled.load(Ordering::Relaxed), ..known }
+        KindStatus { kept: kept && state.settled, ..known }
     }
 
     /// The bytes of all responses so far, before HTTP/2.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.state.lock().bytes
     }
 
     /// The newest snapshot of the proxy's class that the stream saw. Secrets are not in it.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.lock().clone()
+        self.state.lock().snapshot.clone()
     }
 
     pub(super) fn saw(&self, snapshot: Arc<Snapshot>) {
-        *self.snapshot.lock() = snapshot;
+        self.state.lock().snapshot = snapshot;
     }
 
     pub(crate) fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
-        change(&mut self.kinds.lock()[kind.index()]);
+        change(self.state.lock().kinds[kind.index()].get_or_insert_default());
     }
 
     /// Whether nothing is left to send.
     pub(super) fn settled(&self, settled: bool) {
-        self.settled.store(settled, Ordering::Relaxed);
+        self.state.lock().settled = settled;
     }
 
-    pub(super) fn add_bytes(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// A response leaves.
+    pub(super) fn sent(&self, kind: Kind, mark: Mark, bytes: usize) {
+        let mut state = self.state.lock();
+        state.kinds[kind.index()].get_or_insert_default().sent = Some(mark);
+        state.bytes += bytes as u64;
     }
 }

@@ -2,20 +2,21 @@
 
 use std::{
     collections::BTreeSet,
-    future::{pending, ready},
-    pin::pin,
+    future::{pending, poll_fn, ready},
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
+use lean_http2::alarm::Alarm;
 use tokio::time::sleep_until;
 use tonic::Status;
 use tracing::{Instrument, Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Nonce, Protocol, Session,
-    alarm::Alarm,
     auth::{Peer, Proven},
+    connections::Connection,
     node,
     overload::Admitted,
     payload::Payload,
@@ -108,7 +109,6 @@ async fn serve<W: Wire>(
     out: &Out,
 ) -> Result<(), Status> {
     let connection = caller.peer.connection.clone();
-    let mut closing = pin!(connection.closing.cancelled());
     // Boxed: it is large and soon over.
     let span = caller.span.clone();
     let opening = Box::pin(async {
@@ -120,18 +120,22 @@ async fn serve<W: Wire>(
     .instrument(span);
     let opened = tokio::select! {
         biased;
-        () = &mut closing => return Err(going_away()),
+        () = closing(&connection) => return Err(going_away()),
         opened = opening => opened?,
     };
     let Some(mut stream) = opened else { return Ok(()) };
 
     let mut alarm = Alarm::default();
     loop {
-        alarm.set(stream.session.deadline(Instant::now()));
+        if !stream.dirty
+            && let Some(end) = stream.session.deadline(Instant::now())
+        {
+            alarm.set_at_the_latest(end.into());
+        }
         let Stream { attachment, secrets, dirty, .. } = &mut stream;
         tokio::select! {
             biased;
-            () = &mut closing => return Err(going_away()),
+            () = closing(&connection) => return Err(going_away()),
             request = requests.next() => match request? {
                 Some(request) => stream.hear(&request)?,
                 None => return Ok(()),
@@ -144,7 +148,7 @@ async fn serve<W: Wire>(
                 stream.take_snapshot();
             }
             () = secrets.changed() => stream.take_secrets(),
-            () = alarm.rings() => stream.dirty = true,
+            () = poll_fn(|cx| alarm.poll(cx)) => stream.dirty = true,
         }
     }
 }
@@ -400,9 +404,8 @@ impl<W: Wire> Stream<W> {
         );
         self.context.metrics.sent(&frame);
         let mark = mark(frame.nonce, frame.step.snapshot.epoch);
-        self.update(kind, |status| status.sent = Some(mark));
         if let Some(connected) = &self.connected {
-            connected.status.add_bytes(bytes);
+            connected.status.sent(kind, mark, bytes);
         }
         Some(frame)
     }
@@ -447,6 +450,11 @@ fn admit(
         Status::permission_denied(forbidden.to_string())
     })?;
     Ok(Arc::new(proxy))
+}
+
+/// Waits until the connection shall end. It polls all its calls when it is asked to.
+fn closing(connection: &Connection) -> impl Future<Output = ()> {
+    poll_fn(|_| if connection.is_closing() { Poll::Ready(()) } else { Poll::Pending })
 }
 
 async fn snapshot_changed(attachment: &Option<Attachment>) -> Result<(), crate::snapshot::Closed> {

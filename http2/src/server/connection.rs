@@ -12,11 +12,14 @@ use http::Request;
 use http_body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep, sleep},
+    time::Instant,
 };
 
 use super::{Answer, Error, Incoming, Settings, core::Core, error::Violation, reader::Reader, ready::Ready};
-use crate::scratch::{self, SCRATCH_BYTES};
+use crate::{
+    alarm::Alarm,
+    scratch::{self, SCRATCH_BYTES},
+};
 
 /// How often a connection looks for more to do before it lets others have their turn. A call that has used up its budget
 /// wakes itself until then.
@@ -38,7 +41,7 @@ pub struct Connection<IO, S, B> {
     heard: Instant,
     /// The client was asked whether it is there, and has said nothing since; or it is told why the connection ends.
     asked: bool,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 impl<IO, S, B> Connection<IO, S, B>
@@ -61,11 +64,11 @@ where
             failed: None,
             heard: Instant::now(),
             asked: false,
-            alarm: Box::pin(sleep(settings.keepalive_interval)),
+            alarm: Alarm::new(Instant::now() + settings.keepalive_interval),
         }
     }
 
-    /// Asks the client to open no more streams. The connection ends with its last stream.
+    /// Asks the client to open no more streams, and polls all calls: they may want to end. The connection ends with the last one.
     pub fn leave(&mut self) {
         self.core.leave();
     }
@@ -85,7 +88,7 @@ where
                 self.failed = Some(*violation);
                 // For so long it may take to be told.
                 self.asked = true;
-                self.alarm.as_mut().reset(self.heard + self.settings.keepalive_timeout);
+                self.alarm.set(self.heard + self.settings.keepalive_timeout);
             }
         }
         Poll::Ready(Ok(read))
@@ -113,7 +116,7 @@ where
 
     /// Looks whether the client is there.
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        while self.alarm.as_mut().poll(cx).is_ready() {
+        while self.alarm.poll(cx).is_ready() {
             if self.asked {
                 return Poll::Ready(Error::Silent);
             }
@@ -123,7 +126,7 @@ where
                 self.asked = true;
                 next = Instant::now() + self.settings.keepalive_timeout;
             }
-            self.alarm.as_mut().reset(next);
+            self.alarm.set(next);
         }
         Poll::Pending
     }

@@ -105,8 +105,9 @@ where
         self.out.write(|own| say::ping(own, 0, &ALIVE));
     }
 
-    /// Asks the client to open no more streams here. The connection is over when those that there are have ended.
+    /// Asks the client to open no more streams here, and wakes all calls. The connection is over when they have ended.
     pub fn leave(&mut self) {
+        self.calls.iter().for_each(|(_, call)| call.waker.wake_by_ref());
         if self.leaving == Leaving::No {
             self.leaving = Leaving::Asked;
             // Streams that are on their way are served: the client has not heard of it (RFC 9113, 6.8).

@@ -32,7 +32,10 @@ pub struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    parts: VecDeque<Bytes>,
+    /// What came first. Nearly always there is no more, and a list would keep its memory.
+    next: Option<Bytes>,
+    /// What came after it.
+    more: VecDeque<Bytes>,
     end: Option<Result<(), Reset>>,
     reader: Option<Waker>,
     /// Bytes read that the connection does not know of.
@@ -53,7 +56,11 @@ impl Inbox {
     /// More of the body.
     pub fn put(&self, part: &[u8]) {
         let mut state = self.state.lock();
-        state.parts.push_back(Bytes::copy_from_slice(part));
+        let part = Bytes::copy_from_slice(part);
+        match state.next {
+            None => state.next = Some(part),
+            Some(_) => state.more.push_back(part),
+        }
         state.wake();
     }
 
@@ -90,7 +97,8 @@ impl Body for Incoming {
         if let Some(Err(reset)) = state.end {
             return Poll::Ready(Some(Err(reset)));
         }
-        if let Some(part) = state.parts.pop_front() {
+        if let Some(part) = state.next.take() {
+            state.next = state.more.pop_front();
             state.read += part.len();
             let worth = state.read >= self.0.worth;
             drop(state);
@@ -110,6 +118,6 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         let state = self.0.state.lock();
-        state.parts.is_empty() && state.end == Some(Ok(()))
+        state.next.is_none() && state.end == Some(Ok(()))
     }
 }

@@ -11,10 +11,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-use crate::frame::{self, Header};
+use crate::frame::{self, HEADER_BYTES, Header};
 
-/// Smaller payloads are copied: a slice of its own costs more.
-const SMALL: usize = 256;
+/// Smaller payloads are copied: a slice of its own costs three allocations.
+const SMALL: usize = 4096;
 /// Slices that are written at once.
 const SLICES: usize = 16;
 
@@ -53,9 +53,13 @@ impl Output {
 
     /// Adds a frame.
     pub fn frame(&mut self, header: Header, payload: Bytes) {
-        self.write(|own| header.write(own));
-        if payload.len() < SMALL {
-            self.write(|own| own.extend_from_slice(&payload));
+        let copied = if payload.len() < SMALL { payload.len() } else { 0 };
+        self.write(|own| {
+            own.reserve(HEADER_BYTES + copied);
+            header.write(own);
+            own.extend_from_slice(&payload[..copied]);
+        });
+        if copied == payload.len() {
             return;
         }
         let mut own = Bytes::from(mem::take(&mut self.own));
@@ -75,7 +79,10 @@ impl Output {
             let pieces = self.pieces.iter().map(|piece| &**piece);
             let all = pieces.chain([&self.own[self.written..]]);
             let count = slices.iter_mut().zip(all).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
-            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..count]))?;
+            let written = match &slices[..count] {
+                [only] => ready!(Pin::new(&mut *io).poll_write(cx, only))?,
+                several => ready!(Pin::new(&mut *io).poll_write_vectored(cx, several))?,
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -19,14 +19,16 @@ pub struct Ready(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     streams: Vec<u32>,
-    /// Whom to wake; none while the connection is at work.
+    /// Whom to wake.
     task: Option<Waker>,
+    /// Whether it has to be woken: it is not while the connection is at work.
+    resting: bool,
 }
 
 impl Ready {
     /// The connection is at work.
     pub fn work(&self) {
-        self.0.lock().task = None;
+        self.0.lock().resting = false;
     }
 
     /// The calls that were woken, into `streams`, which has to be empty.
@@ -38,11 +40,11 @@ impl Ready {
     #[must_use]
     pub fn rest(&self, task: &Waker) -> bool {
         let mut state = self.0.lock();
-        let rest = state.streams.is_empty();
-        if rest {
+        state.resting = state.streams.is_empty();
+        if state.resting && !state.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             state.task = Some(task.clone());
         }
-        rest
+        state.resting
     }
 
     /// A waker for the call on this stream.
@@ -77,10 +79,10 @@ impl Wake for CallWaker {
         if !self.listed.swap(true, Ordering::AcqRel) {
             let mut state = self.ready.0.lock();
             state.streams.push(self.stream);
-            let task = state.task.take();
-            drop(state);
-            if let Some(task) = task {
-                task.wake();
+            if std::mem::take(&mut state.resting)
+                && let Some(task) = &state.task
+            {
+                task.wake_by_ref();
             }
         }
     }
