@@ -8,7 +8,7 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use landbridge::{
     snapshot::ResourceType,
-    xds::{Kind, Limits, Protocol, Session},
+    xds::{Kind, Limits, Payload, Protocol, Session},
 };
 use landbridge_proto::envoy::{
     config::endpoint::v3::ClusterLoadAssignment, service::discovery::v3::DeltaDiscoveryRequest,
@@ -52,9 +52,9 @@ fn event_to_bytes(c: &mut Criterion) {
 fn settle(session: &mut Session, kind: Kind) -> usize {
     let mut bytes = 0;
     while let Some(frame) = session.next_frame(Instant::now()) {
-        let response = frame.into_delta();
-        bytes += response.encode_to_vec().len();
-        let ack = DeltaDiscoveryRequest { response_nonce: response.nonce, ..Default::default() };
+        let nonce = frame.nonce.to_string();
+        bytes += Payload::new(Protocol::Delta, frame).map(|chunk| chunk.len()).sum::<usize>();
+        let ack = DeltaDiscoveryRequest { response_nonce: nonce, ..Default::default() };
         session.delta(kind, &ack).expect("a valid request");
     }
     bytes

@@ -11,10 +11,9 @@ use landbridge::{
     resource::eds,
     snapshot::{ResourceType, Snapshot},
     view::{EndpointView, Scope},
-    xds::{Kind, Limits, Protocol, Session},
+    xds::{Kind, Limits, Payload, Protocol, Session},
 };
 use landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use prost::Message;
 
 /// How often a path runs while it is counted. Even, so that what flips is as before.
 const ROUNDS: u64 = 20;
@@ -154,9 +153,9 @@ fn names(snapshot: &Snapshot) -> Vec<String> {
 /// The next frame's bytes, acknowledged.
 fn frame(session: &mut Session, kind: Kind) -> usize {
     let Some(frame) = session.next_frame(Instant::now()) else { return 0 };
-    let response = frame.into_delta();
-    let bytes = response.encode_to_vec().len();
-    let ack = DeltaDiscoveryRequest { response_nonce: response.nonce, ..Default::default() };
+    let nonce = frame.nonce.to_string();
+    let bytes = Payload::new(Protocol::Delta, frame).map(|chunk| chunk.len()).sum();
+    let ack = DeltaDiscoveryRequest { response_nonce: nonce, ..Default::default() };
     session.delta(kind, &ack).expect("a valid request");
     bytes
 }

@@ -1,8 +1,6 @@
-//! Responses, before and after they are given the form of their protocol.
+//! Responses, before they are given the form of their protocol.
 
 use std::{fmt, num::NonZeroU64, sync::Arc};
-
-use landbridge_proto::landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse};
 
 use super::{contents::Contents, kind::Kind, watch::Step};
 
@@ -65,28 +63,5 @@ impl Frame {
     /// The bytes of its resources, and of the names of what is removed.
     pub fn bytes(&self) -> usize {
         self.resources.bytes() + self.removed.iter().map(|name| name.len()).sum::<usize>()
-    }
-
-    /// In the form of Delta streams.
-    pub fn into_delta(self) -> DeltaDiscoveryResponse {
-        DeltaDiscoveryResponse {
-            system_version_info: self.version,
-            resources: self.resources.iter().map(|r| r.resource()).collect(),
-            type_url: self.kind.type_url().to_owned(),
-            nonce: self.nonce.to_string(),
-            removed_resources: self.removed.iter().map(ToString::to_string).collect(),
-            control_plane: None,
-        }
-    }
-
-    /// In the form of state-of-the-world streams.
-    pub fn into_sotw(self) -> DiscoveryResponse {
-        DiscoveryResponse {
-            version_info: self.version,
-            resources: self.resources.iter().map(|r| r.any()).collect(),
-            type_url: self.kind.type_url().to_owned(),
-            nonce: self.nonce.to_string(),
-            control_plane: None,
-        }
     }
 }

@@ -40,6 +40,7 @@ pub use frame::{Frame, Nonce, Protocol};
 pub use kind::Kind;
 pub use names::{Names, SharedNames};
 pub use order::PATIENCE;
+pub use payload::Payload;
 pub use session::{Heard, Limits, Session, Shared, Violation};
 pub use subscription::Subscription;
 pub use watch::{InFlight, Step, Watch};

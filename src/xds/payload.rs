@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::{
     Frame, Protocol,
@@ -18,6 +18,13 @@ const PAGE: usize = 64 * 1024;
 /// A resource of at least so many bytes is a chunk of its own, shared with every other stream. Copying a smaller one costs
 /// less than a DATA frame.
 const SHARED: usize = 16 * 1024;
+
+/// Fields of both protocols' responses, beside their resources (`envoy.service.discovery.v3`): `version_info` and
+/// `system_version_info`, and so on.
+const VERSION: u32 = 1;
+const TYPE_URL: u32 = 4;
+const NONCE: u32 = 5;
+const REMOVED: u32 = 6;
 
 /// A response as chunks. Each is made when HTTP/2 has room for it, so a response of megabytes that waits for its client is
 /// a list of pointers.
@@ -36,14 +43,10 @@ pub struct Payload {
 
 impl Payload {
     /// A response in the form of this protocol.
-    pub fn new(protocol: Protocol, mut frame: Frame) -> Self {
-        let resources = std::mem::take(&mut frame.resources);
-        let left = resources.length(protocol);
-        let head = match protocol {
-            Protocol::Delta => head(&frame.into_delta(), left),
-            Protocol::Sotw => head(&frame.into_sotw(), left),
-        };
-        Self { protocol, head, resources, at: (0, 0), left }
+    pub fn new(protocol: Protocol, frame: Frame) -> Self {
+        let left = frame.resources.length(protocol);
+        let head = head(protocol, &frame, left);
+        Self { protocol, head, resources: frame.resources, at: (0, 0), left }
     }
 }
 
@@ -55,13 +58,26 @@ pub(super) fn pages(protocol: Protocol, resources: &[Arc<Encoded>]) -> Vec<Bytes
 }
 
 /// The envelope without its resources, after the prefix of the whole message.
-fn head(envelope: &impl Message, resources: usize) -> BytesMut {
-    let len = envelope.encoded_len();
+fn head(protocol: Protocol, frame: &Frame, resources: usize) -> BytesMut {
+    let nonce = frame.nonce.to_string();
+    let texts = [(VERSION, frame.version.as_str()), (TYPE_URL, frame.kind.type_url()), (NONCE, &nonce)];
+    let removed = match protocol {
+        Protocol::Delta => frame.removed.as_slice(),
+        // It has no such field.
+        Protocol::Sotw => &[],
+    };
+    let fields = || texts.into_iter().chain(removed.iter().map(|name| (REMOVED, &**name)));
+    let len: usize =
+        fields().map(|(tag, text)| key_len(tag) + encoded_len_varint(text.len() as u64) + text.len()).sum();
     // A single small resource follows in the same buffer.
     let room = if resources < SHARED { resources } else { 0 };
     let mut head = BytesMut::with_capacity(grpc::PREFIX + len + room);
     head.put_slice(&grpc::prefix(len + resources));
-    envelope.encode_raw(&mut head);
+    for (tag, text) in fields() {
+        encode_key(tag, WireType::LengthDelimited, &mut head);
+        encode_varint(text.len() as u64, &mut head);
+        head.put_slice(text.as_bytes());
+    }
     head
 }
 
@@ -105,12 +121,34 @@ impl Iterator for Payload {
 #[cfg(test)]
 mod tests {
     use landbridge_proto::landbridge::envelope::{DeltaDiscoveryResponse, DiscoveryResponse};
+    use prost::Message as _;
 
     use super::*;
     use crate::{
         snapshot::{ResourceType, Snapshot},
         xds::{Kind, Nonce, Step},
     };
+
+    fn delta(frame: &Frame) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            system_version_info: frame.version.clone(),
+            resources: frame.resources.iter().map(|r| r.resource()).collect(),
+            type_url: frame.kind.type_url().to_owned(),
+            nonce: frame.nonce.to_string(),
+            removed_resources: frame.removed.iter().map(ToString::to_string).collect(),
+            control_plane: None,
+        }
+    }
+
+    fn sotw(frame: &Frame) -> DiscoveryResponse {
+        DiscoveryResponse {
+            version_info: frame.version.clone(),
+            resources: frame.resources.iter().map(|r| r.any()).collect(),
+            type_url: frame.kind.type_url().to_owned(),
+            nonce: frame.nonce.to_string(),
+            control_plane: None,
+        }
+    }
 
     fn frame(sizes: &[usize]) -> Frame {
         let kind = Kind::Snapshot(ResourceType::Cluster);
@@ -147,11 +185,11 @@ mod tests {
             let message = bytes.split_off(grpc::PREFIX);
             assert_eq!(bytes, grpc::prefix(message.len()), "{sizes:?}");
             let read = DeltaDiscoveryResponse::decode(message.as_slice()).expect("a response");
-            assert_eq!(read, frame.clone().into_delta());
+            assert_eq!(read, delta(&frame));
 
             let message = Payload::new(Protocol::Sotw, frame.clone()).collect::<Vec<_>>().concat();
             let read = DiscoveryResponse::decode(&message[grpc::PREFIX..]).expect("a response");
-            assert_eq!(read, frame.clone().into_sotw());
+            assert_eq!(read, sotw(&frame));
         }
     }
 
