@@ -6,6 +6,7 @@ use landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{
     kind::Kind,
+    names::Change,
     session::{Heard, Session, Violation},
     watch::Has,
 };
@@ -48,9 +49,13 @@ impl Session {
             watch.begin(shared.names.of(named), known);
             watch.pay(!request.initial_resource_versions.is_empty());
         } else {
+            let named: Vec<Arc<str>> = named.map(Arc::from).collect();
+            let added: Vec<_> =
+                named.iter().filter(|n| !watch.subscription.names.contains(*n)).cloned().collect();
+            if !added.is_empty() {
+                shared.names.change(&mut watch.subscription.names, Change::Added(added));
+            }
             for name in named {
-                let name: Arc<str> = name.into();
-                Arc::make_mut(&mut watch.subscription.names).insert(name.clone());
                 // xDS: what is asked for again is sent again; Envoy does so for a cluster that came back.
                 watch.want_named(name, Has::Unknown);
             }
@@ -65,7 +70,7 @@ impl Session {
             }
         }
         if !dropped.is_empty() {
-            Arc::make_mut(&mut watch.subscription.names).retain(|name| !dropped.contains(name));
+            shared.names.change(&mut watch.subscription.names, Change::Removed(dropped.clone()));
             dropped.iter().for_each(|name| watch.forget(name));
         }
         Ok(heard)

@@ -18,6 +18,23 @@ pub struct Names {
     filter: Filter,
     /// Whether [`SharedNames`] has it.
     shared: bool,
+    /// How it came from one that [`SharedNames`] has.
+    origin: Option<Box<Origin>>,
+}
+
+/// A change of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// These are in it, too.
+    Added(Vec<Arc<str>>),
+    /// These are not in it any more.
+    Removed(BTreeSet<Arc<str>>),
+}
+
+#[derive(Clone, Debug)]
+struct Origin {
+    from: Weak<Names>,
+    change: Change,
 }
 
 impl Names {
@@ -29,7 +46,7 @@ impl Names {
 
     /// Adds a name.
     pub fn insert(&mut self, name: Arc<str>) {
-        self.shared = false;
+        (self.shared, self.origin) = (false, None);
         self.filter.add(&name, self.names.len());
         self.names.insert(name);
     }
@@ -39,6 +56,13 @@ impl Names {
         let mut names = std::mem::take(&mut self.names);
         names.retain(keep);
         *self = names.into();
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Added(names) => names.iter().for_each(|name| self.insert(name.clone())),
+            Change::Removed(names) => self.retain(|name| !names.contains(name)),
+        }
     }
 
     /// Whether a name with these bits may be among them: no is certain.
@@ -56,7 +80,7 @@ impl From<BTreeSet<Arc<str>>> for Names {
     fn from(names: BTreeSet<Arc<str>>) -> Self {
         let mut filter = Filter::default();
         names.iter().enumerate().for_each(|(before, name)| filter.add(name, before));
-        Self { names, filter, shared: false }
+        Self { names, filter, shared: false, origin: None }
     }
 }
 
@@ -78,20 +102,58 @@ impl Deref for Names {
 
 /// The sets of names that streams ask for, each once.
 #[derive(Debug, Default)]
-pub struct SharedNames(Mutex<HashMap<u64, Weak<Names>>>);
+pub struct SharedNames {
+    known: Mutex<HashMap<u64, Weak<Names>>>,
+    /// When a service comes, every proxy that sees it adds the same name to the same set. By the place of the set and the hash
+    /// of the change.
+    steps: Mutex<HashMap<(usize, u64), Step>>,
+}
+
+/// From one set to another.
+#[derive(Debug)]
+struct Step {
+    /// Held on to, so that no other set is in its place.
+    origin: Box<Origin>,
+    to: Weak<Names>,
+}
 
 impl SharedNames {
-    /// Replaces a set by the one that others have, if it is equal. Takes time for each name.
-    pub fn share(&self, names: &mut Arc<Names>) {
+    /// Replaces a set by the one that others have, if it is equal. Takes time for each name; returns false if it did not.
+    pub fn share(&self, names: &mut Arc<Names>) -> bool {
         if names.is_empty() || names.shared {
-            return;
+            return false;
         }
+        let origin = Arc::get_mut(names).and_then(|names| names.origin.take());
         let key = key(names.iter().map(|name| &**name));
         match self.known(key) {
             Some(other) if other == *names => *names = other,
-            Some(_) => {}
+            Some(_) => return true,
             None => self.add(key, names),
         }
+        if let Some(origin) = origin {
+            let mut steps = self.steps.lock();
+            if steps.len() == steps.capacity() {
+                steps.retain(|_, step| step.is_alive());
+            }
+            steps.insert(origin.key(), Step { origin, to: Arc::downgrade(names) });
+        }
+        true
+    }
+
+    /// Changes a set. Takes no time for each name of it if another stream has changed the same set in the same way, and if
+    /// nobody shares it.
+    pub fn change(&self, names: &mut Arc<Names>, change: Change) {
+        if !names.shared {
+            return Arc::make_mut(names).apply(&change);
+        }
+        let origin = Box::new(Origin { from: Arc::downgrade(names), change });
+        if let Some(known) = self.step(&origin) {
+            *names = known;
+            return;
+        }
+        let names = Arc::make_mut(names);
+        names.apply(&origin.change);
+        names.origin = Some(origin);
     }
 
     /// The set of these names. Where it is known, no name is copied.
@@ -118,26 +180,51 @@ impl SharedNames {
         names
     }
 
+    fn step(&self, origin: &Origin) -> Option<Arc<Names>> {
+        let steps = self.steps.lock();
+        let step = steps.get(&origin.key()).filter(|step| step.origin.change == origin.change);
+        step.and_then(|step| step.to.upgrade())
+    }
+
     /// Lets go of sets that nobody has any more. A weak pointer keeps the room of what it points to.
     pub fn forget(&self) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         known.retain(|_, names| names.strong_count() > 0);
         known.shrink_to_fit();
+        let mut steps = self.steps.lock();
+        steps.retain(|_, step| step.is_alive());
+        steps.shrink_to_fit();
     }
 
     fn known(&self, key: u64) -> Option<Arc<Names>> {
-        self.0.lock().get(&key).and_then(Weak::upgrade)
+        self.known.lock().get(&key).and_then(Weak::upgrade)
     }
 
     fn add(&self, key: u64, names: &mut Arc<Names>) {
         if let Some(names) = Arc::get_mut(names) {
             names.shared = true;
         }
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if known.len() == known.capacity() {
             known.retain(|_, names| names.strong_count() > 0);
         }
         known.insert(key, Arc::downgrade(names));
+    }
+}
+
+impl Step {
+    fn is_alive(&self) -> bool {
+        self.origin.from.strong_count() > 0 && self.to.strong_count() > 0
+    }
+}
+
+impl Origin {
+    fn key(&self) -> (usize, u64) {
+        let (seed, names): (_, &mut dyn Iterator<Item = &Arc<str>>) = match &self.change {
+            Change::Added(names) => (0, &mut names.iter()),
+            Change::Removed(names) => (1, &mut names.iter()),
+        };
+        (self.from.as_ptr().addr(), key(names.map(|name| &**name)) ^ seed)
     }
 }
 
@@ -165,7 +252,7 @@ mod tests {
     fn equal_sets_are_one_until_one_of_them_changes() {
         let shared = SharedNames::default();
         let mut all = [names("a b"), names("a b"), names("a b")];
-        all.iter_mut().for_each(|names| shared.share(names));
+        assert_eq!(all.each_mut().map(|names| shared.share(names)), [true; 3]);
         assert!(Arc::ptr_eq(&all[0], &all[1]) && Arc::ptr_eq(&all[1], &all[2]));
         Arc::make_mut(&mut all[1]).insert("c".into());
         assert!(!all[0].contains("c") && all[1].contains("c"));
@@ -175,9 +262,40 @@ mod tests {
         for i in 0..1000 {
             shared.share(&mut names(&i.to_string()));
         }
-        assert!(shared.0.lock().len() < 100, "those that nobody has are forgotten");
+        assert!(shared.known.lock().len() < 100, "those that nobody has are forgotten");
         shared.forget();
-        assert_eq!(shared.0.lock().len(), 1);
+        assert_eq!(shared.known.lock().len(), 1);
+    }
+
+    #[test]
+    fn the_same_change_of_the_same_set_is_made_once() {
+        let shared = SharedNames::default();
+        let mut all: Vec<_> = (0..3).map(|_| shared.of(["a", "b"].into_iter())).collect();
+        let changes = [
+            (Change::Added(vec!["c".into(), "d".into()]), "a b c d"),
+            (Change::Removed(BTreeSet::from(["a".into()])), "b c d"),
+            (Change::Added(vec!["a".into()]), "a b c d"),
+        ];
+        for (change, expected) in changes {
+            let before = all[0].clone();
+            for (i, set) in all.iter_mut().enumerate() {
+                shared.change(set, change.clone());
+                assert_eq!(*set, names(expected));
+                assert_eq!(shared.share(set), i == 0, "the others find what the first has made");
+            }
+            assert!(all.iter().all(|set| Arc::ptr_eq(set, &all[0])));
+            assert!(!Arc::ptr_eq(&before, &all[0]));
+        }
+        // What was changed twice before it was shared is no step of either change.
+        let mut twice = all[0].clone();
+        shared.change(&mut twice, Change::Added(vec!["x".into()]));
+        shared.change(&mut twice, Change::Added(vec!["y".into()]));
+        shared.share(&mut twice);
+        shared.change(&mut all[0], Change::Added(vec!["x".into()]));
+        assert_eq!((&twice, &all[0]), (&names("a b c d x y"), &names("a b c d x")));
+        drop((all, twice));
+        shared.forget();
+        assert!(shared.known.lock().is_empty() && shared.steps.lock().is_empty());
     }
 
     #[test]

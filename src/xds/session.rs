@@ -144,9 +144,10 @@ impl Session {
         self.watches.make(kind)
     }
 
-    /// Shares what was asked for with other streams that ask for the same.
-    pub fn share_names(&mut self) {
-        self.watches.iter_mut().for_each(|watch| self.shared.names.share(&mut watch.subscription.names));
+    /// Shares what was asked for with other streams that ask for the same. Tells whether that took time for each name.
+    pub fn share_names(&mut self) -> bool {
+        let share = |took, watch: &mut Watch| self.shared.names.share(&mut watch.subscription.names) | took;
+        self.watches.iter_mut().fold(false, share)
     }
 
     /// When [`Self::next_frame`] may have something although nothing happened.

@@ -377,12 +377,12 @@ impl<W: Wire> Stream<W> {
 
     /// To be called when the client has all that it wants: most never ask for anything else.
     fn share_names(&mut self) {
-        if std::mem::take(&mut self.unshared)
-            && (self.shares < FREE_SHARES || self.shared.elapsed() > SPACING)
-        {
-            self.session.share_names();
-            self.shares = self.shares.saturating_add(1);
-            self.shared = Instant::now();
+        if self.unshared && (self.shares < FREE_SHARES || self.shared.elapsed() > SPACING) {
+            self.unshared = false;
+            if self.session.share_names() {
+                self.shares = self.shares.saturating_add(1);
+                self.shared = Instant::now();
+            }
         }
     }
 
