@@ -129,7 +129,7 @@ impl Feed {
     /// A newer snapshot.
     pub fn publish(&mut self, snapshot: Snapshot) {
         let before = self.shared.newest.load_full();
-        ResourceType::ALL.into_iter().for_each(|kind| snapshot.get(kind).remember(before.get(kind)));
+        ResourceType::ALL.into_iter().for_each(|kind| snapshot.get(kind).follow(before.get(kind)));
         let snapshot = Arc::new(snapshot);
         self.shared.newest.store(snapshot.clone());
         // After the snapshot is there: who puts an interest into the queue later, loads this snapshot.

@@ -1,6 +1,6 @@
 //! Sets of resources and their differences.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 use super::{Bits, Encoded, ResourceSet};
 
@@ -9,7 +9,7 @@ const FEW: usize = 256;
 
 /// The resources of one type for one class of proxies: a few layers with disjoint names (what it shares with many, and
 /// what is its workload's own), so that the large layers are shared between classes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Resources {
     /// Shared: each type of each stream holds on to a few.
     layers: Arc<Layers>,
@@ -18,16 +18,10 @@ pub struct Resources {
 #[derive(Debug, Default)]
 struct Layers {
     sets: Vec<ResourceSet>,
-    /// What most who come here come from.
-    before: OnceLock<Before>,
-}
-
-/// What leads here from the resources before, found once for all streams that take this step.
-#[derive(Debug)]
-struct Before {
-    /// Only to be recognised.
-    layers: Weak<Layers>,
-    differences: Vec<(Bits, Difference)>,
+    /// What most who come here come from, only to be recognised.
+    before: OnceLock<Weak<Layers>>,
+    /// What leads here from there, found once for all streams that take this step. None: it is too much to be kept.
+    differences: OnceLock<Option<Vec<(Bits, Difference)>>>,
 }
 
 /// What one resource needs so that a proxy which has `old` comes to `new`.
@@ -49,24 +43,25 @@ impl Difference {
     }
 }
 
+impl Default for Resources {
+    /// None. Streams hold on to many of them, so they are one.
+    fn default() -> Self {
+        static NONE: LazyLock<Arc<Layers>> = LazyLock::new(Arc::default);
+        Self { layers: NONE.clone() }
+    }
+}
+
 impl Resources {
     /// From layers with disjoint names.
     pub fn new(layers: Vec<ResourceSet>) -> Self {
-        Self { layers: Arc::new(Layers { sets: layers, before: OnceLock::new() }) }
+        Self { layers: Arc::new(Layers { sets: layers, ..Layers::default() }) }
     }
 
-    /// Remembers what leads here from `before`, which most proxies have now, so that [`Self::diff_of`] finds it at once. Takes as
-    /// long as [`Self::diff`].
-    pub fn remember(&self, before: &Self) {
-        if self.is_same(before) || before.is_empty() {
-            return;
-        }
-        let differences = self.diff(before);
-        if differences.len() <= FEW {
-            let with_bits = |difference: Difference| (Bits::of(difference.name()), difference);
-            let differences = differences.into_iter().map(with_bits).collect();
-            // Whoever was first, if it is shared.
-            let _ = self.layers.before.set(Before { layers: Arc::downgrade(&before.layers), differences });
+    /// Says that most proxies have `before` now: what leads here from there, [`Self::diff_of`] looks for once. If it is said
+    /// more than once, the first counts.
+    pub fn follow(&self, before: &Self) {
+        if self.is_served() {
+            self.layers.before.get_or_init(|| Arc::downgrade(&before.layers));
         }
     }
 
@@ -120,13 +115,21 @@ impl Resources {
 
     /// The same, of the names that are `wanted`.
     pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
-        if let Some(before) = self.layers.before.get()
-            && before.layers.as_ptr() == Arc::as_ptr(&old.layers)
-        {
-            let those =
-                before.differences.iter().filter(|(bits, difference)| wanted(difference.name(), *bits));
-            return those.map(|(_, difference)| difference.clone()).collect();
+        if self.layers.before.get().is_some_and(|before| before.as_ptr() == Arc::as_ptr(&old.layers)) {
+            let with_bits = |difference: Difference| (Bits::of(difference.name()), difference);
+            let differences = self.layers.differences.get_or_init(|| {
+                let all = self.find(old, |_, _| true);
+                (all.len() <= FEW).then(|| all.into_iter().map(with_bits).collect())
+            });
+            if let Some(all) = differences {
+                let those = all.iter().filter(|(bits, difference)| wanted(difference.name(), *bits));
+                return those.map(|(_, difference)| difference.clone()).collect();
+            }
         }
+        self.find(old, wanted)
+    }
+
+    fn find(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
         let empty = ResourceSet::default();
         let mut found = Vec::new();
         let (sets, others) = (&self.layers.sets, &old.layers.sets);
@@ -179,18 +182,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_found_for_those_who_come_from_there() {
+    fn what_is_found_once_is_right_for_all_wherever_they_come_from() {
         let old = Resources::new(vec![set(&[("a", "1"), ("b", "1")]), set(&[("x", "1")])]);
         let aside = Resources::new(vec![set(&[("a", "2"), ("b", "2")]), set(&[])]);
         let new = Resources::new(vec![set(&[("a", "1"), ("b", "2")]), set(&[("y", "1")])]);
         let all = |old: &Resources| names(new.diff(old));
         let of_b = |old: &Resources| names(new.diff_of(old, |name, _| name == "b"));
         let before = [all(&old), of_b(&old), all(&aside), of_b(&aside)];
-        new.remember(&old);
-        new.remember(&aside);
-        assert!(new.layers.before.get().is_some_and(|before| before.differences.len() == 3));
+        new.follow(&old);
+        new.follow(&aside);
         assert_eq!([all(&old), of_b(&old), all(&aside), of_b(&aside)], before);
         assert_eq!(before[1], ["+b"]);
+        assert!(
+            new.layers.differences.get().is_some_and(|all| all.as_ref().is_some_and(|all| all.len() == 3))
+        );
     }
 
     #[test]
