@@ -60,7 +60,7 @@ impl Resources {
     /// Says that most proxies have `before` now: what leads here from there, [`Self::diff_of`] looks for once. If it is said
     /// more than once, the first counts.
     pub fn follow(&self, before: &Self) {
-        if self.is_served() {
+        if !self.is_same(before) {
             self.layers.before.get_or_init(|| Arc::downgrade(&before.layers));
         }
     }
