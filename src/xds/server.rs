@@ -39,7 +39,7 @@ const SERVICES: [&str; 3] = [
     "istio.v1.auth.IstioCertificateService",
 ];
 
-/// Reading the descriptors takes as long as a thousand proxies that connect, and few ever ask.
+/// Reading the descriptors takes as long as hundreds of proxies that connect, and few ever ask.
 static REFLECTION: LazyLock<Routes> = LazyLock::new(|| {
     let reflection = || {
         SERVICES.iter().fold(
