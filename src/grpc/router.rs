@@ -35,7 +35,8 @@ impl Router {
         Self { methods: Arc::default(), rare: None, others: others.prepare() }
     }
 
-    /// Serves all paths that begin like this with services of tonic that are made when somebody asks for them.
+    /// Serves all paths that begin like this with services of tonic that are made when somebody asks for them. Only
+    /// one beginning: another one takes its place.
     pub fn rare(&mut self, prefix: &'static str, routes: &'static LazyLock<Routes>) {
         self.rare = Some((prefix, routes));
     }

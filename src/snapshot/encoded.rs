@@ -204,7 +204,8 @@ impl fmt::Debug for Encoded {
 /// The tag of `resources` in both responses, and of `resource` in a `Resource`.
 const RESOURCES: u32 = 2;
 
-fn field_len(len: usize) -> usize {
+/// How long a field is with so many bytes in it. Tags are below 16.
+pub(crate) fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
@@ -213,7 +214,8 @@ fn put_head(out: &mut BytesMut, tag: u32, len: usize) {
     encode_varint(len as u64, out);
 }
 
-fn put_field(out: &mut BytesMut, tag: u32, value: &[u8]) {
+/// Appends a field with a length before it.
+pub(crate) fn put_field(out: &mut BytesMut, tag: u32, value: &[u8]) {
     put_head(out, tag, value.len());
     out.put_slice(value);
 }

@@ -128,7 +128,7 @@ impl Feed {
 
     /// A newer snapshot.
     pub fn publish(&mut self, snapshot: Snapshot) {
-        let before = self.shared.newest.load_full();
+        let before = self.newest();
         ResourceType::ALL.into_iter().for_each(|kind| snapshot.get(kind).follow(before.get(kind)));
         let snapshot = Arc::new(snapshot);
         self.shared.newest.store(snapshot.clone());

@@ -25,7 +25,7 @@ pub struct Connections {
 /// One connection.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// What its streams look at whenever they are polled: no more than this number.
+    /// How near its end is: 0, [`CLOSING`] or [`CUT`]. Its streams look at it whenever they are polled.
     end_stage: AtomicU8,
     /// Its task.
     task: AtomicWaker,

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::{
     Frame, Protocol,
     contents::{Contents, Part, field},
 };
-use crate::{grpc, snapshot::Encoded};
+use crate::{
+    grpc,
+    snapshot::{Encoded, field_len, put_field},
+};
 
 /// Small resources are gathered into chunks of about so many bytes. Each chunk costs a turn through HTTP/2, and each
 /// stream that a slow client does not read keeps a few of them.
@@ -67,17 +69,12 @@ fn head(protocol: Protocol, frame: &Frame, resources: usize) -> BytesMut {
         Protocol::Sotw => &[],
     };
     let fields = || texts.into_iter().chain(removed.iter().map(|name| (REMOVED, &**name)));
-    let len: usize =
-        fields().map(|(tag, text)| key_len(tag) + encoded_len_varint(text.len() as u64) + text.len()).sum();
+    let len: usize = fields().map(|(_, text)| field_len(text.len())).sum();
     // A single small resource follows in the same buffer.
     let room = if resources < SHARED { resources } else { 0 };
     let mut head = BytesMut::with_capacity(grpc::PREFIX + len + room);
     head.put_slice(&grpc::prefix(len + resources));
-    for (tag, text) in fields() {
-        encode_key(tag, WireType::LengthDelimited, &mut head);
-        encode_varint(text.len() as u64, &mut head);
-        head.put_slice(text.as_bytes());
-    }
+    fields().for_each(|(tag, text)| put_field(&mut head, tag, text.as_bytes()));
     head
 }
 
