@@ -1,7 +1,8 @@
 //! Responses as HTTP/2 takes them.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -9,10 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
@@ -65,23 +65,19 @@ impl HttpBody for Body {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        match std::mem::take(&mut self.0) {
+        match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Message(bytes) => {
+                let bytes = mem::take(bytes);
                 self.0 = Kind::Done;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Done => Poll::Ready(Some(Ok(Frame::trailers(trailers(&Status::ok("")))))),
-            Kind::Streaming(mut chunks) => {
-                let polled = chunks.poll_chunk(cx);
-                self.0 = Kind::Streaming(chunks);
-                polled
+            Kind::Done => {
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers(&Status::ok(""))))))
             }
-            Kind::Tonic(mut body) => {
-                let polled = Pin::new(&mut body).poll_frame(cx);
-                self.0 = Kind::Tonic(body);
-                polled
-            }
+            Kind::Streaming(chunks) => chunks.poll_chunk(cx),
+            Kind::Tonic(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -102,83 +98,61 @@ impl HttpBody for Body {
     }
 }
 
-/// A call that answers with many messages: `call` sends them through its outlet and returns the status.
+/// A call that answers with many messages; its error is the status, if it ends with one.
 ///
 /// It is polled as the response's body, so it does nothing while the client takes nothing. A message is an iterator of
 /// chunks that are made when there is room for them. `patience`: the client's own, see [`super::timeout`].
-pub fn streaming<P, F>(
-    pace: Arc<Pace>,
-    patience: Option<Duration>,
-    call: impl FnOnce(Outlet<P>) -> F,
-) -> Response<Body>
+pub fn streaming<P, S>(pace: Arc<Pace>, patience: Option<Duration>, messages: S) -> Response<Body>
 where
-    P: Iterator<Item = Bytes> + Send + Unpin + 'static,
-    F: Future<Output = Result<(), Status>> + Send + 'static,
+    P: Iterator<Item = Bytes> + Send + 'static,
+    S: Stream<Item = Result<P, Status>> + Send + Unpin + 'static,
 {
-    let slot = Arc::new(Mutex::new(None));
-    let call = Box::pin(call(Outlet(slot.clone())));
     let end = patience.map(|patience| Box::pin(sleep(patience)));
-    let streaming = Streaming { pace, slot, end, chunks: None, call: Some(call), status: None };
+    let streaming = Streaming { pace, end, chunks: None, messages: Some(messages) };
     response(Body(Kind::Streaming(Box::new(streaming))))
 }
 
-type Slot<P> = Arc<Mutex<Option<P>>>;
-
-/// Where a call puts its messages.
-#[derive(Debug)]
-pub struct Outlet<P>(Slot<P>);
-
-impl<P> Outlet<P> {
-    /// Sends a message; returns when HTTP/2 has taken all of it and has room again.
-    pub async fn send(&self, message: P) {
-        *self.0.lock() = Some(message);
-        // Nobody has to wake us: the body empties the slot, and polls again when the chunks have gone.
-        poll_fn(|_| if self.0.lock().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
-    }
-}
-
-struct Streaming<P> {
+struct Streaming<P, S> {
     pace: Arc<Pace>,
-    slot: Slot<P>,
     end: Option<Pin<Box<Sleep>>>,
     /// What is left of the message that is being sent.
     chunks: Option<P>,
     /// None when it is done.
-    call: Option<BoxFuture<'static, Result<(), Status>>>,
-    status: Option<Status>,
+    messages: Option<S>,
 }
 
-impl<P: Iterator<Item = Bytes> + Send + Unpin> Chunks for Streaming<P> {
+impl<P, S> Chunks for Streaming<P, S>
+where
+    P: Iterator<Item = Bytes> + Send,
+    S: Stream<Item = Result<P, Status>> + Send + Unpin,
+{
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Polled {
         self.pace.taken();
+        let mut chunks = self.chunks.take();
         loop {
-            if let Some(chunk) = self.chunks.as_mut().and_then(Iterator::next) {
+            if let Some(mut chunks) = chunks
+                && let Some(chunk) = chunks.next()
+            {
+                self.chunks = (chunks.size_hint().1 != Some(0)).then_some(chunks);
                 self.pace.handed();
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
-            self.chunks = None;
-            if let Some(status) = self.status.take() {
-                return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
-            }
-            let Some(call) = &mut self.call else { return Poll::Ready(None) };
-            let polled = call.as_mut().poll(cx);
-            self.chunks = self.slot.lock().take();
-            match (polled, &mut self.end) {
-                (Poll::Ready(done), _) => self.end_with(done.err().unwrap_or_else(|| Status::ok(""))),
-                (Poll::Pending, _) if self.chunks.is_some() => {}
-                (Poll::Pending, None) => return Poll::Pending,
-                (Poll::Pending, Some(end)) => {
-                    ready!(end.as_mut().poll(cx));
-                    self.end_with(too_late());
+            let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
+            let status = match messages.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(message))) => {
+                    chunks = Some(message);
+                    continue;
                 }
-            }
+                Poll::Ready(Some(Err(status))) => status,
+                Poll::Ready(None) => Status::ok(""),
+                Poll::Pending => {
+                    let Some(end) = &mut self.end else { return Poll::Pending };
+                    ready!(end.as_mut().poll(cx));
+                    too_late()
+                }
+            };
+            self.messages = None;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
         }
-    }
-}
-
-impl<P> Streaming<P> {
-    fn end_with(&mut self, status: Status) {
-        self.status = Some(status);
-        self.call = None;
     }
 }

@@ -1,6 +1,11 @@
 //! The messages of a request, one after the other.
 
-use std::{future::poll_fn, marker::PhantomData, pin::Pin};
+use std::{
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -11,48 +16,50 @@ use tonic::Status;
 
 use super::PREFIX;
 
-/// Reads messages of type `M`. Keeps nothing between two of them.
+/// Cuts a body into messages. Keeps nothing between two of them.
 #[derive(Debug)]
-pub struct Messages<M, B = Incoming> {
+pub struct Messages<B = Incoming> {
     body: B,
-    /// Read and not decoded yet.
+    /// Read and not handed out yet.
     rest: Bytes,
     /// The beginning of a message that came in several parts.
     part: BytesMut,
     limit: usize,
     encoding: Option<Box<str>>,
-    message: PhantomData<fn() -> M>,
 }
 
-impl<M, B> Messages<M, B>
+impl<B> Messages<B>
 where
-    M: Message + Default,
     B: Body<Data = Bytes> + Unpin,
 {
     /// Reads `body`, whose request had these `headers`; refuses messages of more than `limit` bytes.
     pub fn new(headers: &HeaderMap, body: B, limit: usize) -> Self {
         let encoding = headers.get("grpc-encoding").and_then(|value| value.to_str().ok());
         let encoding = encoding.filter(|name| *name != "identity").map(Box::from);
-        Self { body, rest: Bytes::new(), part: BytesMut::new(), limit, encoding, message: PhantomData }
+        Self { body, rest: Bytes::new(), part: BytesMut::new(), limit, encoding }
     }
 
-    /// The next message; none after the last one. May be dropped and called again.
-    pub async fn next(&mut self) -> Result<Option<M>, Status> {
+    /// The next message, to be read by [`read`]; none after the last one. May be dropped and called again.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same, as a poll.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
         loop {
-            if let Some(message) = self.decode()? {
-                return Ok(Some(message));
+            if let Some(message) = self.cut()? {
+                return Poll::Ready(Ok(Some(message)));
             }
-            let body = &mut self.body;
-            match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 // Trailers of a request mean nothing to gRPC.
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.push(data),
                     Err(_) => continue,
                 },
                 // The client is gone, or it has reset the stream.
-                Some(Err(_)) => return Err(Status::cancelled("the client ended the call")),
-                None if self.part.is_empty() && self.rest.is_empty() => return Ok(None),
-                None => return Err(unreadable("it ends within a message")),
+                Some(Err(_)) => return Poll::Ready(Err(Status::cancelled("the client ended the call"))),
+                None if self.part.is_empty() && self.rest.is_empty() => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(unreadable("it ends within a message"))),
             }
         }
     }
@@ -65,7 +72,7 @@ where
         }
     }
 
-    fn decode(&mut self) -> Result<Option<M>, Status> {
+    fn cut(&mut self) -> Result<Option<Bytes>, Status> {
         let read: &[u8] = if self.part.is_empty() { &self.rest } else { &self.part };
         let Some((prefix, _)) = read.split_first_chunk::<PREFIX>() else {
             self.keep();
@@ -79,21 +86,20 @@ where
             return Ok(None);
         }
         if !self.part.is_empty() {
-            self.rest = std::mem::take(&mut self.part).freeze();
+            self.rest = mem::take(&mut self.part).freeze();
         }
-        self.rest.advance(PREFIX);
-        let message = self.rest.split_to(length);
-        if self.rest.is_empty() {
-            // An empty slice would keep the whole buffer.
-            self.rest = Bytes::new();
-        }
-        M::decode(message).map(Some).map_err(|error| unreadable(&error.to_string()))
+        // An empty slice would keep the whole buffer.
+        let is_all = self.rest.len() == PREFIX + length;
+        let mut message =
+            if is_all { mem::take(&mut self.rest) } else { self.rest.split_to(PREFIX + length) };
+        message.advance(PREFIX);
+        Ok(Some(message))
     }
 
     /// What is there is not enough: the next bytes are appended to it.
     fn keep(&mut self) {
         if self.part.is_empty() && !self.rest.is_empty() {
-            self.part = BytesMut::from(std::mem::take(&mut self.rest));
+            self.part = BytesMut::from(mem::take(&mut self.rest));
         }
     }
 
@@ -130,8 +136,13 @@ fn unreadable(why: &str) -> Status {
     Status::invalid_argument(format!("a request cannot be read: {why}"))
 }
 
+/// Reads one of [`Messages`].
+pub fn read<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|error| unreadable(&error.to_string()))
+}
+
 /// The only message of a request.
-pub(super) async fn only<M, B>(messages: &mut Messages<M, B>) -> Result<M, Status>
+pub(super) async fn only<M, B>(messages: &mut Messages<B>) -> Result<M, Status>
 where
     M: Message + Default,
     B: Body<Data = Bytes> + Unpin,
@@ -139,5 +150,5 @@ where
     let one = || Status::unimplemented("this method takes exactly one message");
     let message = messages.next().await.and_then(|first| first.ok_or_else(one))?;
     let more = messages.next().await?;
-    if more.is_some() { Err(one()) } else { Ok(message) }
+    if more.is_some() { Err(one()) } else { read(message) }
 }

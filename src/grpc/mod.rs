@@ -1,7 +1,7 @@
 //! gRPC for the calls that are hot, on our own HTTP/2.
 //!
 //! ```text
-//! Incoming --Messages--> your async block --Outlet--> Body: shared Bytes in DATA frames, then trailers
+//! Incoming --Messages--> your Stream of messages --> Body: shared Bytes in DATA frames, then trailers
 //! ```
 //!
 //! A call is polled by its connection's task, with the response's body: there is no second task, no channel, and
@@ -21,8 +21,8 @@ use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
 use tonic::Status;
 
-pub use body::{Body, Outlet, streaming};
-pub use messages::Messages;
+pub use body::{Body, streaming};
+pub use messages::{Messages, read};
 pub use pace::Pace;
 pub use router::Router;
 pub use unary::unary;

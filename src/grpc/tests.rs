@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 use http_body::{Body as HttpBody, Frame};
 use landbridge_proto::envoy::service::discovery::v3::DiscoveryRequest;
 use tokio::sync::Notify;
@@ -33,12 +33,15 @@ fn request(url: &str) -> DiscoveryRequest {
     DiscoveryRequest { type_url: url.into(), ..Default::default() }
 }
 
-fn read(parts: Vec<Bytes>, headers: &HeaderMap) -> (Vec<String>, Result<(), Status>) {
-    let mut messages = Messages::<DiscoveryRequest, _>::new(headers, Parts(parts.into()), 100);
+fn urls(parts: Vec<Bytes>, headers: &HeaderMap) -> (Vec<String>, Result<(), Status>) {
+    let mut messages = Messages::new(headers, Parts(parts.into()), 100);
     let mut urls = Vec::new();
     loop {
         match messages.next().now_or_never().expect("all parts are there") {
-            Ok(Some(message)) => urls.push(message.type_url),
+            Ok(Some(message)) => match read::<DiscoveryRequest>(message) {
+                Ok(request) => urls.push(request.type_url),
+                Err(status) => return (urls, Err(status)),
+            },
             Ok(None) => return (urls, Ok(())),
             Err(status) => return (urls, Err(status)),
         }
@@ -50,13 +53,13 @@ fn messages_are_read_however_they_are_cut() {
     let all: Vec<u8> = ["a", "", "ccc"].iter().flat_map(|url| encode(&request(url))).collect();
     for size in 1..=all.len() {
         let parts = all.chunks(size).map(Bytes::copy_from_slice).collect();
-        let (urls, end) = read(parts, &HeaderMap::new());
+        let (urls, end) = urls(parts, &HeaderMap::new());
         assert_eq!(urls, ["a", "", "ccc"], "in parts of {size}");
         assert!(end.is_ok());
     }
     for missing in 1..8 {
         let cut = Bytes::copy_from_slice(&all[..all.len() - missing]);
-        let (urls, end) = read(vec![cut], &HeaderMap::new());
+        let (urls, end) = urls(vec![cut], &HeaderMap::new());
         assert_eq!(urls, ["a", ""]);
         assert_eq!(end.expect_err("cut").code(), Code::InvalidArgument);
     }
@@ -65,7 +68,7 @@ fn messages_are_read_however_they_are_cut() {
 #[test]
 fn what_is_no_message_is_refused_with_the_code_for_it() {
     let code = |bytes: Vec<u8>, headers: &HeaderMap| {
-        read(vec![bytes.into()], headers).1.map_err(|status| status.code()).expect_err("refused")
+        urls(vec![bytes.into()], headers).1.map_err(|status| status.code()).expect_err("refused")
     };
     let none = HeaderMap::new();
     let gzip = HeaderMap::from_iter([("grpc-encoding".parse().unwrap(), HeaderValue::from_static("gzip"))]);
@@ -77,7 +80,7 @@ fn what_is_no_message_is_refused_with_the_code_for_it() {
     assert_eq!(code(vec![0, 0, 0, 0, 1, 255], &none), Code::InvalidArgument);
     // Not every message has to be compressed.
     let plain = encode(&request("a"));
-    assert_eq!(read(vec![plain], &gzip).0, ["a"]);
+    assert_eq!(urls(vec![plain], &gzip).0, ["a"]);
 }
 
 /// What a body gives now: data as text, trailers as their status.
@@ -102,13 +105,13 @@ async fn a_call_goes_on_when_the_client_has_taken_what_it_sent() {
     let (pace, more) = (Arc::new(Pace::default()), Arc::new(Notify::new()));
     let again = more.clone();
     let chunks = |all: &'static [&'static str]| all.iter().map(|c| Bytes::from_static(c.as_bytes()));
-    let response = streaming(pace.clone(), None, |outlet| async move {
-        outlet.send(chunks(&["a", "b"])).await;
-        outlet.send(chunks(&["c"])).await;
+    let one = stream::iter([Ok(chunks(&["a", "b"])), Ok(chunks(&["c"]))]);
+    let later = stream::once(Box::pin(async move {
         again.notified().await;
-        outlet.send(chunks(&["d"])).await;
-        Err(Status::unavailable("50 % done"))
-    });
+        Ok(chunks(&["d"]))
+    }));
+    let end = stream::iter([Err(Status::unavailable("50 % done"))]);
+    let response = streaming(pace.clone(), None, one.chain(later).chain(end));
     let mut body = response.into_body();
     assert_eq!(poll(&mut body).as_deref(), Some("a"));
     assert!(pace.stalled(Duration::ZERO) && !pace.stalled(Duration::from_secs(1000)));
@@ -127,7 +130,7 @@ async fn a_call_ends_when_its_client_waits_no_longer() {
     let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), HeaderValue::from_static("20m"))]);
     let patience = timeout(&headers);
     assert_eq!(patience, Some(Duration::from_millis(20)));
-    let never = |_: Outlet<std::iter::Empty<Bytes>>| std::future::pending();
+    let never = stream::pending::<Result<std::iter::Empty<Bytes>, Status>>();
     let mut body = streaming(Arc::default(), patience, never).into_body();
     assert_eq!(poll(&mut body).as_deref(), Some("pending"));
     tokio::time::sleep(Duration::from_millis(40)).await;

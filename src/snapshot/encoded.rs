@@ -209,13 +209,13 @@ pub(crate) fn field_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
-fn put_head(out: &mut BytesMut, tag: u32, len: usize) {
+fn put_head(out: &mut impl BufMut, tag: u32, len: usize) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
 }
 
 /// Appends a field with a length before it.
-pub(crate) fn put_field(out: &mut BytesMut, tag: u32, value: &[u8]) {
+pub(crate) fn put_field(out: &mut impl BufMut, tag: u32, value: &[u8]) {
     put_head(out, tag, value.len());
     out.put_slice(value);
 }

@@ -9,12 +9,13 @@
 //! Without this, one endpoint of one service would wake every proxy of its class, of which most may not use it.
 
 use std::{
+    future::poll_fn,
     mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
@@ -244,18 +245,21 @@ impl Follower {
         feed.newest.load_full()
     }
 
+    /// Ready when the newest snapshot should be taken.
+    pub fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        self.0.stream.register(cx.waker());
+        if self.0.news.load(Ordering::SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        match self.0.closed.load(Ordering::SeqCst) {
+            true => Poll::Ready(Err(Closed)),
+            false => Poll::Pending,
+        }
+    }
+
     /// Waits until the newest snapshot should be taken. May be dropped and called again.
-    pub fn changed(&self) -> impl Future<Output = Result<(), Closed>> + Unpin {
-        std::future::poll_fn(|context| {
-            self.0.stream.register(context.waker());
-            if self.0.news.load(Ordering::SeqCst) {
-                return Poll::Ready(Ok(()));
-            }
-            match self.0.closed.load(Ordering::SeqCst) {
-                true => Poll::Ready(Err(Closed)),
-                false => Poll::Pending,
-            }
-        })
+    pub async fn changed(&self) -> Result<(), Closed> {
+        poll_fn(|cx| self.poll_changed(cx)).await
     }
 }
 

@@ -2,16 +2,11 @@
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU8, Ordering},
-    },
-    task::Poll,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use futures::task::AtomicWaker;
+use lean_http2::server::Handle;
 use parking_lot::Mutex;
 
 use crate::grpc::Pace;
@@ -25,19 +20,12 @@ pub struct Connections {
 /// One connection.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// How near its end is: 0, [`CLOSING`] or [`CUT`]. Its streams look at it whenever they are polled.
-    end_stage: AtomicU8,
-    /// Its task.
-    task: AtomicWaker,
+    /// What ends it.
+    pub handle: Handle,
     /// When it has lived long enough.
     end: Option<Instant>,
     calls: Mutex<Vec<Weak<Pace>>>,
 }
-
-/// It shall end: streams on it say good-bye.
-const CLOSING: u8 = 1;
-/// It ends now.
-const CUT: u8 = 2;
 
 /// Keeps a connection in the list until dropped.
 #[derive(Debug)]
@@ -67,32 +55,32 @@ impl Connections {
     pub fn shed(&self, count: usize) -> usize {
         let open = self.open.lock();
         // A map's order is as good as chance.
-        let others = open.values().filter(|connection| !connection.is_closing());
-        others.take(count).map(|connection| connection.close()).count()
+        let others = open.values().filter(|connection| !connection.handle.is_leaving());
+        others.take(count).map(|connection| connection.handle.leave()).count()
     }
 
     /// Asks all of them to end.
     pub fn close(&self) {
-        self.open.lock().values().for_each(|connection| connection.close());
+        self.open.lock().values().for_each(|connection| connection.handle.leave());
     }
 
     /// Asks those to end that have lived long enough.
     pub fn close_old(&self, now: Instant) {
         let open = self.open.lock();
         let old = open.values().filter(|connection| connection.end.is_some_and(|end| end <= now));
-        old.for_each(|connection| connection.close());
+        old.for_each(|connection| connection.handle.leave());
     }
 
     /// Cuts all of them.
     pub fn abort(&self) {
-        self.open.lock().values().for_each(|connection| connection.cut());
+        self.open.lock().values().for_each(|connection| connection.handle.cut());
     }
 
     /// Cuts those whose client has taken nothing for so long although something waits for it; returns how many.
     pub fn cut_stalled(&self, patience: Duration) -> usize {
         let open = self.open.lock();
         let stalled = open.values().filter(|connection| connection.stalled(patience));
-        stalled.map(|connection| connection.cut()).count()
+        stalled.map(|connection| connection.handle.cut()).count()
     }
 }
 
@@ -106,42 +94,6 @@ impl Connection {
         calls.retain(|call| call.strong_count() > 0);
         calls.push(Arc::downgrade(&pace));
         pace
-    }
-
-    /// Asks it to end.
-    pub fn close(&self) {
-        self.advance_to(CLOSING);
-    }
-
-    fn cut(&self) {
-        self.advance_to(CUT);
-    }
-
-    fn advance_to(&self, stage: u8) {
-        self.end_stage.fetch_max(stage, Ordering::AcqRel);
-        self.task.wake();
-    }
-
-    /// Whether it was asked to end. Its streams are polled when it is.
-    pub fn is_closing(&self) -> bool {
-        self.end_stage.load(Ordering::Acquire) >= CLOSING
-    }
-
-    /// Waits until it is asked to end. Only for its own task.
-    pub fn closing(&self) -> impl Future<Output = ()> {
-        self.reaches(CLOSING)
-    }
-
-    /// Waits until it is cut. Only for its own task.
-    pub fn cutting(&self) -> impl Future<Output = ()> {
-        self.reaches(CUT)
-    }
-
-    fn reaches(&self, stage: u8) -> impl Future<Output = ()> {
-        poll_fn(move |cx| {
-            self.task.register(cx.waker());
-            if self.end_stage.load(Ordering::Acquire) >= stage { Poll::Ready(()) } else { Poll::Pending }
-        })
     }
 
     fn stalled(&self, patience: Duration) -> bool {

@@ -31,7 +31,7 @@ pub struct Frame {
     /// What it shall drop (Delta only).
     pub removed: Vec<Arc<str>>,
     /// The snapshot that it comes from.
-    pub step: Step,
+    pub step: Arc<Step>,
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
 }

@@ -1,15 +1,16 @@
 //! Accepts connections, with or without TLS, and ends them in an orderly way.
 
 use std::{
+    fmt::Display,
     future::Future,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use lean_http2::server::Incoming;
 use rand::Rng;
 use rustls::{ServerConfig, server::Acceptor};
@@ -79,7 +80,9 @@ pub async fn serve(
     let tls = tls.map(with_alpn);
     let connections = Arc::new(Connections::default());
     let tasks = TaskTracker::new();
-    let mut look = ticks((settings.send_timeout / 4).clamp(Duration::from_millis(10), SECOND));
+    // All connections are looked at each time.
+    let shortest = settings.max_age.into_iter().fold(settings.send_timeout, Duration::min);
+    let mut look = ticks((shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(15)));
     let mut shed = ticks(settings.shed_interval);
     let mut keys = 0..;
     loop {
@@ -110,7 +113,12 @@ pub async fn serve(
                 let (router, overload, open) =
                     (router.clone(), overload.clone(), connections.open(key, age(settings.max_age)));
                 let accepted = Accepted { address, settings, router, overload, open };
-                tasks.spawn(accepted.accept(socket, tls.clone()));
+                // Frames are small and somebody waits for each.
+                let _ = socket.set_nodelay(true);
+                match tls.clone() {
+                    None => tasks.spawn(accepted.serve(socket, None)),
+                    Some(tls) => tasks.spawn(accepted.accept(socket, tls, tasks.clone())),
+                };
             }
             // Out of file descriptors, or the client was gone before we looked: neither is a reason to stop.
             (Err(error), _) => {
@@ -129,8 +137,6 @@ pub async fn serve(
         tasks.wait().await;
     }
 }
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn ticks(period: Duration) -> Interval {
     let mut ticks = interval(period);
@@ -157,29 +163,24 @@ struct Accepted {
 }
 
 impl Accepted {
-    async fn accept(self, socket: TcpStream, tls: Option<Arc<ServerConfig>>) {
-        let address = self.address;
-        // Frames are small and somebody waits for each.
-        let _ = socket.set_nodelay(true);
-        let result = match tls {
-            None => self.serve(socket, None).await,
-            Some(config) => match self.handshake(socket, config).await {
-                Ok(Some((stream, certificate))) => self.serve(stream, Some(certificate)).await,
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            },
-        };
-        if let Err(error) = result {
-            debug!(peer = %address, %error, "a connection ended with an error");
+    /// Served by another task, which is smaller and lives long.
+    async fn accept(self, socket: TcpStream, tls: Arc<ServerConfig>, tasks: TaskTracker) {
+        match self.handshake(socket, tls).await {
+            Ok(Some((stream, certificate))) => drop(tasks.spawn(self.serve(stream, Some(certificate)))),
+            Ok(None) => {}
+            Err(error) => self.failed(&error),
         }
+    }
+
+    fn failed(&self, error: &dyn Display) {
+        debug!(peer = %self.address, %error, "a connection ended with an error");
     }
 
     /// None: the server ends.
     async fn handshake(&self, socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Option<Secured>> {
-        // Boxed, as it is large and over soon, while the task that waits for it lives as long as the connection.
-        let handshake = Box::pin(timeout(self.settings.handshake, self.secure(socket, config)));
+        let handshake = timeout(self.settings.handshake, self.secure(socket, config));
         let stream = tokio::select! {
-            () = self.open.connection.closing() => return Ok(None),
+            () = self.open.connection.handle.leaving() => return Ok(None),
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
         };
         let certificates = stream.get_ref().1.peer_certificates();
@@ -211,43 +212,33 @@ impl Accepted {
         self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         certificate: Option<PeerCertificate>,
-    ) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
-        Box::pin(async move {
-            let Self { address, settings, router, open, .. } = self;
-            let peer = Peer {
-                address,
-                tls: certificate.is_some(),
-                certificate: certificate.unwrap_or_default(),
-                connection: open.connection.clone(),
-            };
-            let service = move |mut request: http::Request<Incoming>| {
-                // For services beside xDS, which do not know this module.
-                request.extensions_mut().insert(peer.certificate.clone());
-                request.extensions_mut().insert(peer.address);
-                request.extensions_mut().insert(peer.clone());
-                router.call(request)
-            };
-            let http2 = lean_http2::server::Settings {
-                streams: settings.max_streams,
-                stream_window: STREAM_WINDOW,
-                connection_window: CONNECTION_WINDOW,
-                output: SEND_BUFFER,
-                keepalive_interval: settings.keepalive_interval,
-                keepalive_timeout: settings.keepalive_timeout,
-            };
-            let mut connection = lean_http2::server::Connection::new(io, http2, service);
-            tokio::select! {
-                biased;
-                done = &mut connection => return done.map_err(io::Error::other),
-                () = open.connection.closing() => connection.leave(),
-            }
-            tokio::select! {
-                biased;
-                done = connection => done.map_err(io::Error::other),
-                () = open.connection.cutting() => Ok(()),
-                () = sleep(settings.grace) => Ok(()),
-            }
-        })
+    ) -> impl Future<Output = ()> + Send {
+        let peer = Peer {
+            address: self.address,
+            tls: certificate.is_some(),
+            certificate: certificate.unwrap_or_default(),
+            connection: self.open.connection.clone(),
+        };
+        let (router, settings, handle) =
+            (self.router.clone(), self.settings, self.open.connection.handle.clone());
+        let service = move |mut request: http::Request<Incoming>| {
+            // For services beside xDS, which do not know this module.
+            request.extensions_mut().insert(peer.certificate.clone());
+            request.extensions_mut().insert(peer.address);
+            request.extensions_mut().insert(peer.clone());
+            router.call(request)
+        };
+        let http2 = lean_http2::server::Settings {
+            streams: settings.max_streams,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            output: SEND_BUFFER,
+            keepalive_interval: settings.keepalive_interval,
+            keepalive_timeout: settings.keepalive_timeout,
+            grace: settings.grace,
+        };
+        let connection = lean_http2::server::Connection::with_handle(io, http2, service, handle);
+        connection.map(move |done| done.unwrap_or_else(|error| self.failed(&error)))
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! `stream` moves the bytes, `server` listens, `node` reads who connects, `status` and `metrics` tell about it.
 
+mod ack;
 mod auth;
 mod connections;
 mod contents;

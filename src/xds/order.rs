@@ -6,7 +6,10 @@
 //! are route configurations and virtual hosts alike.)
 //! A client that does not answer delays this for [`PATIENCE`], not for ever.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     kind::Kind,
@@ -60,7 +63,7 @@ pub fn released(kind: Kind, watches: &Watches, newest: &Step, now: Instant) -> u
 }
 
 /// The step that this type may be brought to.
-pub fn target<'a>(kind: Kind, watches: &'a Watches, newest: &'a Step, now: Instant) -> &'a Step {
+pub fn target<'a>(kind: Kind, watches: &'a Watches, newest: &'a Arc<Step>, now: Instant) -> &'a Arc<Step> {
     let needed = || needs(kind).iter().map(|kind| watches.get(*kind)).filter(|w| waited_for(w, now));
     let step = if watches.get(kind).step.sequence == 0 {
         // The first answer to a client is not held back, it is only never ahead of the clusters that were sent.

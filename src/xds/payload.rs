@@ -1,8 +1,8 @@
 //! A response on its way to HTTP/2.
 
-use std::sync::Arc;
+use std::{cell::Cell, mem, sync::Arc};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::{
     Frame, Protocol,
@@ -21,6 +21,14 @@ const PAGE: usize = 64 * 1024;
 /// less than a DATA frame.
 const SHARED: usize = 16 * 1024;
 
+/// Pages of at most so many bytes are written into memory that is used again and again: that is in the processor's cache.
+const SMALL: usize = 4096;
+
+thread_local! {
+    /// Such memory, if no page is in it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Fields of both protocols' responses, beside their resources (`envoy.service.discovery.v3`): `version_info` and
 /// `system_version_info`, and so on.
 const VERSION: u32 = 1;
@@ -36,7 +44,7 @@ const REMOVED: u32 = 6;
 #[derive(Debug)]
 pub struct Payload {
     protocol: Protocol,
-    head: BytesMut,
+    head: Vec<u8>,
     resources: Contents,
     /// Where the next chunk begins: in which part of the resources, and with which resource or page of it.
     at: (usize, usize),
@@ -56,11 +64,11 @@ impl Payload {
 pub(super) fn pages(protocol: Protocol, resources: &[Arc<Encoded>]) -> Vec<Bytes> {
     let resources = Contents::from(resources.to_vec());
     let left = resources.length(protocol);
-    Payload { protocol, head: BytesMut::new(), resources, at: (0, 0), left }.collect()
+    Payload { protocol, head: Vec::new(), resources, at: (0, 0), left }.collect()
 }
 
 /// The envelope without its resources, after the prefix of the whole message.
-fn head(protocol: Protocol, frame: &Frame, resources: usize) -> BytesMut {
+fn head(protocol: Protocol, frame: &Frame, resources: usize) -> Vec<u8> {
     let nonce = frame.nonce.to_string();
     let texts = [(VERSION, frame.version.as_str()), (TYPE_URL, frame.kind.type_url()), (NONCE, &nonce)];
     let removed = match protocol {
@@ -72,17 +80,39 @@ fn head(protocol: Protocol, frame: &Frame, resources: usize) -> BytesMut {
     let len: usize = fields().map(|(_, text)| field_len(text.len())).sum();
     // A single small resource follows in the same buffer.
     let room = if resources < SHARED { resources } else { 0 };
-    let mut head = BytesMut::with_capacity(grpc::PREFIX + len + room);
+    let room = grpc::PREFIX + len + room;
+    let mut head = if room <= SMALL { SPARE.take() } else { Vec::new() };
+    head.reserve_exact(room);
     head.put_slice(&grpc::prefix(len + resources));
     fields().for_each(|(tag, text)| put_field(&mut head, tag, text.as_bytes()));
     head
+}
+
+/// A page whose memory is used again by the next one.
+struct Small(Vec<u8>);
+
+impl AsRef<[u8]> for Small {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        self.0.clear();
+        SPARE.set(mem::take(&mut self.0));
+    }
+}
+
+fn small_or_not(page: Vec<u8>) -> Bytes {
+    if page.capacity() <= SMALL { Bytes::from_owner(Small(page)) } else { page.into() }
 }
 
 impl Iterator for Payload {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut page = std::mem::take(&mut self.head);
+        let mut page = mem::take(&mut self.head);
         let (part, at) = &mut self.at;
         while let Some(of) = self.resources.part(*part, self.protocol) {
             let next = match of {
@@ -111,7 +141,12 @@ impl Iterator for Payload {
                 return shared;
             }
         }
-        (!page.is_empty()).then(|| page.freeze())
+        (!page.is_empty()).then(|| small_or_not(page))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let is_done = self.left == 0 && self.head.is_empty();
+        (usize::from(!is_done), is_done.then_some(0))
     }
 }
 
@@ -122,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        snapshot::{ResourceType, Snapshot},
+        snapshot::{ResourceType, Resources, Snapshot},
         xds::{Kind, Nonce, Step},
     };
 
@@ -159,7 +194,11 @@ mod tests {
             version: "12".into(),
             resources: sizes.iter().enumerate().map(resource).collect::<Vec<_>>().into(),
             removed: vec!["gone".into()],
-            step: Step { sequence: 1, snapshot: Arc::new(Snapshot::empty()) },
+            step: Arc::new(Step {
+                sequence: 1,
+                snapshot: Arc::new(Snapshot::empty()),
+                secrets: Resources::default(),
+            }),
             push: false,
         }
     }

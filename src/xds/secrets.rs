@@ -3,9 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    task::{Context, Poll},
 };
 
-use futures::future::{BoxFuture, pending, select_all};
+use futures::{
+    StreamExt,
+    future::{AbortHandle, Abortable, BoxFuture},
+    stream::FuturesUnordered,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -19,7 +24,7 @@ pub trait Secret: Send {
     /// has from another stream. Then there is nothing that could be sent.
     fn current(&mut self) -> Option<Arc<Encoded>>;
 
-    /// Waits until [`Self::current`] would give something else. False: it never will. May be dropped and called again.
+    /// Waits until [`Self::current`] would give something else. False: it never will.
     fn changed(&mut self) -> BoxFuture<'_, bool>;
 }
 
@@ -87,21 +92,49 @@ impl Withheld {
 pub struct Secrets {
     provider: Arc<dyn SecretProvider>,
     identity: Option<Spiffe>,
-    watched: BTreeMap<Arc<str>, Box<dyn Secret>>,
+    watched: BTreeMap<Arc<str>, Watched>,
+    /// One for each that is watched. They live as long as it takes: to begin to wait whenever the stream wakes costs more than
+    /// the rest of a push.
+    changes: FuturesUnordered<Abortable<BoxFuture<'static, Change>>>,
     withheld: BTreeMap<Arc<str>, Withheld>,
+}
+
+struct Watched {
+    newest: Option<Arc<Encoded>>,
+    waits: AbortHandle,
+}
+
+/// A secret changed.
+struct Change {
+    name: Arc<str>,
+    secret: Box<dyn Secret>,
+    /// Whether it may change again.
+    lives: bool,
 }
 
 impl Secrets {
     /// For a stream of `identity`, or of somebody unknown.
     pub fn new(provider: Arc<dyn SecretProvider>, identity: Option<Spiffe>) -> Self {
-        Self { provider, identity, watched: BTreeMap::new(), withheld: BTreeMap::new() }
+        Self {
+            provider,
+            identity,
+            watched: BTreeMap::new(),
+            changes: FuturesUnordered::new(),
+            withheld: BTreeMap::new(),
+        }
     }
 
     /// Follows what the stream subscribes to: `names` after a request that named those in `asked`. Returns names that
     /// are newly asked for and not given.
     pub fn follow(&mut self, names: &BTreeSet<Arc<str>>, asked: &Asked<'_>) -> Vec<(Arc<str>, Withheld)> {
-        // A proxy that asks again no longer has what it kept.
-        self.watched.retain(|name, _| names.contains(name) && !asked.contains_key(&**name));
+        self.watched.retain(|name, watched| {
+            // A proxy that asks again no longer has what it kept.
+            let stays = names.contains(name) && !asked.contains_key(&**name);
+            if !stays {
+                watched.waits.abort();
+            }
+            stays
+        });
         self.withheld.retain(|name, _| names.contains(name));
         let mut refused = Vec::new();
         for name in names {
@@ -109,9 +142,7 @@ impl Secrets {
                 continue;
             }
             match self.open(name, asked.get(&**name).copied().flatten()) {
-                Ok(secret) => {
-                    self.watched.insert(name.clone(), secret);
-                }
+                Ok(secret) => self.watch(name.clone(), secret),
                 Err(why) => {
                     self.withheld.insert(name.clone(), why);
                     refused.push((name.clone(), why));
@@ -129,36 +160,44 @@ impl Secrets {
         self.provider.subscribe(identity, name, known).ok_or(Withheld::Unknown)
     }
 
+    fn watch(&mut self, name: Arc<str>, mut secret: Box<dyn Secret>) {
+        let newest = secret.current();
+        let known = name.clone();
+        let change: BoxFuture<'static, Change> = Box::pin(async move {
+            let lives = secret.changed().await;
+            Change { name, secret, lives }
+        });
+        let (change, waits) = futures::future::abortable(change);
+        self.changes.push(change);
+        self.watched.insert(known, Watched { newest, waits });
+    }
+
     /// All secrets that are there now.
-    pub fn resources(&mut self) -> Resources {
-        let set: ResourceSet = self
-            .watched
-            .iter_mut()
-            .filter_map(|(name, secret)| secret.current().map(|bytes| (name.clone(), bytes)))
-            .collect();
+    pub fn resources(&self) -> Resources {
+        let newest = |(name, watched): (&Arc<str>, &Watched)| Some((name.clone(), watched.newest.clone()?));
+        let set: ResourceSet = self.watched.iter().filter_map(newest).collect();
         Resources::new(vec![set])
     }
 
-    /// Waits until [`Self::resources`] would give something else. May be dropped and called again.
-    pub async fn changed(&mut self) {
-        loop {
-            if self.watched.is_empty() {
-                pending::<()>().await;
-            }
-            let waits = self.watched.iter_mut().map(|(name, secret)| {
-                Box::pin(async move { if secret.changed().await { None } else { Some(name.clone()) } })
-            });
-            let (given_up, _, others) = select_all(waits).await;
-            drop(others);
-            match given_up {
-                None => return,
+    /// Ready when [`Self::resources`] gives something else.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.changes.is_empty() {
+            match self.changes.poll_next_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                // It is not followed any more.
+                Poll::Ready(None | Some(Err(_))) => {}
+                Poll::Ready(Some(Ok(Change { name, secret, lives: true }))) => {
+                    self.watch(name, secret);
+                    return Poll::Ready(());
+                }
                 // The provider gave this secret up. What the proxy has stays valid until it expires.
-                Some(name) => {
+                Poll::Ready(Some(Ok(Change { name, .. }))) => {
                     self.watched.remove(&name);
                     self.withheld.insert(name, Withheld::Unknown);
                 }
             }
         }
+        Poll::Pending
     }
 }
 

@@ -155,7 +155,7 @@ impl Service {
             return Err(Status::internal("the connection did not come through landbridge's listener"));
         };
         // The connection itself takes memory, too.
-        let admitted = self.context.overload.admit().inspect_err(|_| peer.connection.close())?;
+        let admitted = self.context.overload.admit().inspect_err(|_| peer.connection.handle.leave())?;
         let proven = match &self.access {
             Access::Anonymous => Proven::plaintext(),
             Access::Authenticated(authenticator) => {
@@ -176,8 +176,6 @@ impl Service {
         let requests = Messages::new(&head.headers, body, grpc::MAX_REQUEST_BYTES);
         let (pace, patience) = (peer.connection.call(), grpc::timeout(&head.headers));
         let caller = Caller { peer, proven, admitted, span };
-        Ok(grpc::streaming(pace, patience, |out| {
-            stream::run::<W>(self.context, scope, caller, requests, out)
-        }))
+        Ok(grpc::streaming(pace, patience, stream::serve::<W>(self.context, scope, caller, requests)))
     }
 }

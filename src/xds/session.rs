@@ -100,8 +100,7 @@ pub struct Session {
     limits: Limits,
     pub(super) shared: Arc<Shared>,
     watches: Watches,
-    newest: Step,
-    secrets: Resources,
+    newest: Arc<Step>,
     next_nonce: Nonce,
 }
 
@@ -113,8 +112,7 @@ impl Session {
             limits,
             shared: Arc::default(),
             watches: Watches::default(),
-            newest: Step { sequence: 1, snapshot },
-            secrets: Resources::default(),
+            newest: Arc::new(Step { sequence: 1, snapshot, secrets: Resources::default() }),
             next_nonce: Nonce::FIRST,
         }
     }
@@ -127,12 +125,13 @@ impl Session {
 
     /// A newer snapshot. Those that were never sent are skipped.
     pub fn snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        self.newest = Step { sequence: self.newest.sequence + 1, snapshot };
+        let Step { sequence, secrets, .. } = &*self.newest;
+        self.newest = Arc::new(Step { sequence: sequence + 1, snapshot, secrets: secrets.clone() });
     }
 
     /// All secrets that the stream's identity has now.
     pub fn secrets(&mut self, secrets: Resources) {
-        self.secrets = secrets;
+        self.newest = Arc::new(Step { secrets, ..(*self.newest).clone() });
     }
 
     /// The state of one type.
@@ -170,30 +169,33 @@ impl Session {
                 self.watch_mut(kind).follow(table);
             }
         }
-        let watch = self.watch(kind);
-        if !watch.started || watch.in_flight.is_some() {
-            return None;
-        }
-        let target = order::target(kind, &self.watches, &self.newest, now);
-        // Most types have nothing to say most times. Secrets have no steps.
-        if kind != Kind::Secret && target.sequence <= watch.step.sequence && watch.is_at_rest() {
-            return None;
-        }
-        let target = target.clone();
-        let hold = order::holds(kind, &self.watches);
-        let released = order::released(kind, &self.watches, &self.newest, now);
-        let root = match kind {
-            Kind::Snapshot(of) => target.snapshot.get(of),
-            Kind::Secret => &self.secrets,
-        };
+        // Most types most proxies never ask for.
+        let watch = self.watches.some(kind).filter(|watch| watch.started && watch.in_flight.is_none())?;
+        let at_rest = watch.is_at_rest();
+        let target = order::target(kind, &self.watches, &self.newest, now).clone();
+        let root = target.get(kind);
         let watch = self.watches.make(kind);
+        // Most types have nothing to say most times. Secrets have no steps.
+        if at_rest {
+            let (is_newer, is_same) = (target.sequence > watch.step.sequence, root.is_same(watch.root()));
+            if is_same && is_newer && watch.step.sequence > 0 {
+                watch.pass(&target);
+                return None;
+            }
+            if !is_newer && (is_same || kind != Kind::Secret) {
+                return None;
+            }
+        }
         if kind.whole().is_some() && !root.is_served() {
             watch.skip(&target);
             return None;
         }
+        let hold = order::holds(kind, &self.watches);
+        let released = order::released(kind, &self.watches, &self.newest, now);
+        let watch = self.watches.make(kind);
         // Not the first answer, which is older than its request.
         let push = watch.step.sequence > 0 && target.sequence > watch.step.sequence;
-        let everything = target.sequence >= watch.step.sequence && watch.advance(root, &target, hold, now);
+        let everything = target.sequence >= watch.step.sequence && watch.advance(&target, hold, now);
         watch.release(released, |since| order::expired(since, now));
         watch.want_awaited(everything);
 

@@ -1,22 +1,28 @@
-//! The task of one stream: it moves requests, snapshots and secrets into the session, and frames out of it.
+//! One stream at work: it moves requests, snapshots and secrets into the session, and frames out of it.
+//!
+//! A stream of futures and not an async block, and with little between its fields: with ten thousand streams, what each of them
+//! touches when it wakes is not in the processor's cache, and costs more than what it does.
 
 use std::{
     collections::BTreeSet,
-    future::{pending, poll_fn, ready},
+    future::Future,
+    pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context as Task, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
 
-use lean_http2::alarm::Alarm;
-use tokio::time::sleep_until;
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use lean_http2::{alarm::Alarm, server::Handle};
+use tokio::{task::coop::consume_budget, time::sleep_until};
 use tonic::Status;
 use tracing::{Instrument, Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Nonce, Protocol, Session,
+    ack::Ack,
     auth::{Peer, Proven},
-    connections::Connection,
     node,
     overload::Admitted,
     payload::Payload,
@@ -26,7 +32,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    grpc::{Messages, Outlet},
+    grpc::{self, Messages},
     model::node::Proxy,
     snapshot::{Attachment, Filter, Nack, ResourceType, Snapshot},
 };
@@ -51,9 +57,6 @@ pub enum Scope {
     Secrets,
 }
 
-/// Where responses go.
-pub type Out = Outlet<Payload>;
-
 /// Who opened a stream.
 pub struct Caller {
     /// The connection.
@@ -67,19 +70,53 @@ pub struct Caller {
     pub span: Span,
 }
 
-/// Serves one stream until it ends, and tells the client why if that was not its own doing. Dropped when the client is
-/// gone.
-pub async fn run<W: Wire>(
-    context: Arc<Context>,
-    scope: Scope,
-    caller: Caller,
-    mut requests: Messages<W::Request>,
-    out: Out,
-) -> Result<(), Status> {
-    let mut ended = Ended { span: caller.span.clone(), opened: Instant::now(), status: None };
-    let served = serve::<W>(context, scope, caller, &mut requests, &out).await;
-    ended.status = served.as_ref().err().cloned();
-    served
+/// One stream: what it sends, until it ends. Dropped when the client is gone.
+pub struct Serving<W: Wire> {
+    connection: Handle,
+    /// Until it is known who asks.
+    opening: Option<BoxFuture<'static, Result<Option<Stream<W>>, Status>>>,
+    stream: Option<Stream<W>>,
+    ended: Ended,
+}
+
+/// Serves a stream.
+pub fn serve<W: Wire>(context: Arc<Context>, scope: Scope, caller: Caller, requests: Messages) -> Serving<W> {
+    let (connection, span) = (caller.peer.connection.handle.clone(), caller.span.clone());
+    let ended = Ended { span: span.clone(), opened: Instant::now(), status: None };
+    let opening = Stream::open(context, scope, caller, requests).instrument(span).boxed();
+    Serving { connection, opening: Some(opening), stream: None, ended }
+}
+
+impl<W: Wire> futures::Stream for Serving<W> {
+    type Item = Result<Payload, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Self::Item>> {
+        let next = ready!(self.poll_frame(cx));
+        self.ended.status = next.as_ref().err().cloned();
+        Poll::Ready(next.map(|frame| frame.map(|frame| Payload::new(W::PROTOCOL, frame))).transpose())
+    }
+}
+
+impl<W: Wire> Serving<W> {
+    /// The next frame to send; none when the client wants no more.
+    fn poll_frame(&mut self, cx: &mut Task<'_>) -> Poll<Result<Option<Frame>, Status>> {
+        if self.connection.is_leaving() {
+            return Poll::Ready(Err(going_away()));
+        }
+        if let Some(opening) = &mut self.opening {
+            self.stream = ready!(opening.as_mut().poll(cx))?;
+            self.opening = None;
+        }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(None)) };
+        // What the client says first: it may change what it is sent.
+        while let Poll::Ready(request) = stream.requests.poll_next(cx) {
+            let Some(request) = request? else { return Poll::Ready(Ok(None)) };
+            stream.hear_bytes(request)?;
+            // Others have their turn, too.
+            ready!(pin!(consume_budget()).poll(cx));
+        }
+        stream.poll_frame(cx).map_ok(Some)
+    }
 }
 
 /// Tells about a stream's end.
@@ -101,62 +138,10 @@ impl Drop for Ended {
     }
 }
 
-async fn serve<W: Wire>(
-    context: Arc<Context>,
-    scope: Scope,
-    caller: Caller,
-    requests: &mut Messages<W::Request>,
-    out: &Out,
-) -> Result<(), Status> {
-    let connection = caller.peer.connection.clone();
-    // Boxed: it is large and soon over.
-    let span = caller.span.clone();
-    let opening = Box::pin(async {
-        let Some(first) = first_request::<W>(&context, requests).await? else { return Ok::<_, Status>(None) };
-        let mut stream = Stream::<W>::open(context, scope, caller, &first).await?;
-        stream.hear(&first)?;
-        Ok(Some(stream))
-    })
-    .instrument(span);
-    let opened = tokio::select! {
-        biased;
-        () = closing(&connection) => return Err(going_away()),
-        opened = opening => opened?,
-    };
-    let Some(mut stream) = opened else { return Ok(()) };
-
-    let mut alarm = Alarm::default();
-    loop {
-        if !stream.dirty
-            && let Some(end) = stream.session.deadline(Instant::now())
-        {
-            alarm.set_at_the_latest(end.into());
-        }
-        let Stream { attachment, secrets, dirty, .. } = &mut stream;
-        tokio::select! {
-            biased;
-            () = closing(&connection) => return Err(going_away()),
-            request = requests.next() => match request? {
-                Some(request) => stream.hear(&request)?,
-                None => return Ok(()),
-            },
-            () = ready(()), if *dirty => if let Some(frame) = stream.next_frame() {
-                out.send(Payload::new(W::PROTOCOL, frame)).await;
-            },
-            changed = snapshot_changed(attachment) => {
-                changed.map_err(|closed| Status::unavailable(closed.to_string()))?;
-                stream.take_snapshot();
-            }
-            () = secrets.changed() => stream.take_secrets(),
-            () = poll_fn(|cx| alarm.poll(cx)) => stream.dirty = true,
-        }
-    }
-}
-
 /// Waits for the first request that says who it is from.
 async fn first_request<W: Wire>(
     context: &Context,
-    requests: &mut Messages<W::Request>,
+    requests: &mut Messages,
 ) -> Result<Option<W::Request>, Status> {
     let patience = context.settings.first_request_timeout;
     let end = Instant::now() + patience;
@@ -168,7 +153,7 @@ async fn first_request<W: Wire>(
                 patience.as_secs()
             ))),
         };
-        match request {
+        match request.map(grpc::read::<W::Request>).transpose()? {
             Some(request) if W::type_url(&request) == HEALTH_INFORMATION => {}
             other => return Ok(other),
         }
@@ -178,6 +163,7 @@ async fn first_request<W: Wire>(
 /// A stream whose proxy is known.
 struct Stream<W> {
     context: Arc<Context>,
+    requests: Messages,
     scope: Scope,
     node_id: String,
     trusted: bool,
@@ -188,6 +174,8 @@ struct Stream<W> {
     ignored: BTreeSet<String>,
     /// Whether the session may have a frame.
     dirty: bool,
+    /// When it may have one although nothing happened.
+    alarm: Alarm,
     /// Whether what the client asks for may have changed since it was shared with other streams.
     unshared: bool,
     /// How often and when it was shared last. It takes time for each name, so that a client which changes its mind all
@@ -201,12 +189,15 @@ struct Stream<W> {
 }
 
 impl<W: Wire> Stream<W> {
+    /// Waits until the client has said who it is. None: it has said nothing, and will not.
     async fn open(
         context: Arc<Context>,
         scope: Scope,
         caller: Caller,
-        first: &W::Request,
-    ) -> Result<Self, Status> {
+        mut requests: Messages,
+    ) -> Result<Option<Self>, Status> {
+        let Some(first) = first_request::<W>(&context, &mut requests).await? else { return Ok(None) };
+        let first = &first;
         let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
         let Caller { peer, proven, admitted, span } = caller;
         let (attachment, connected, snapshot) = match scope {
@@ -227,7 +218,8 @@ impl<W: Wire> Stream<W> {
         };
         span.record("node", tracing::field::display(shorten(&node_id)));
         info!(protocol = ?W::PROTOCOL, ?scope, "the proxy is connected");
-        Ok(Self {
+        let mut stream = Self {
+            requests,
             scope,
             node_id,
             trusted: proven.identity.is_some(),
@@ -238,6 +230,7 @@ impl<W: Wire> Stream<W> {
             connected,
             ignored: BTreeSet::new(),
             dirty: false,
+            alarm: Alarm::default(),
             unshared: false,
             shares: 0,
             shared: Instant::now(),
@@ -246,17 +239,47 @@ impl<W: Wire> Stream<W> {
             span,
             wire: std::marker::PhantomData,
             context,
-        })
+        };
+        stream.hear(first)?;
+        Ok(Some(stream))
+    }
+
+    fn hear_bytes(&mut self, request: Bytes) -> Result<(), Status> {
+        match W::ack(&request) {
+            // A first request asks for something, whatever else it says.
+            Some(ack) if self.is_answer(&ack) => self.hear_ack(&ack),
+            _ => self.hear(&grpc::read(request)?),
+        }
+    }
+
+    fn is_answer(&self, ack: &Ack<'_>) -> bool {
+        Kind::from_type_url(ack.type_url).is_some_and(|kind| self.session.watch(kind).started)
+    }
+
+    fn hear_ack(&mut self, ack: &Ack<'_>) -> Result<(), Status> {
+        self.check_node(ack.node_id)?;
+        let Some(kind) = self.kind(ack.type_url)? else { return Ok(()) };
+        let heard = self.session.answer(kind, ack.nonce, None).unwrap_or(Heard::Stale);
+        self.note(kind, heard, None);
+        self.settled(false);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// All requests of a stream are from one node.
+    fn check_node(&self, id: &str) -> Result<(), Status> {
+        if id.is_empty() || id == self.node_id {
+            return Ok(());
+        }
+        self.context.metrics.refused_stream("node_changed");
+        let (was, is) = (shorten(&self.node_id), shorten(id));
+        Err(Status::invalid_argument(format!(
+            "the node id changed from {was:?} to {is:?}; open another stream for another node"
+        )))
     }
 
     fn hear(&mut self, request: &W::Request) -> Result<(), Status> {
-        if let Some(node) = W::node(request).filter(|n| !n.id.is_empty() && n.id != self.node_id) {
-            self.context.metrics.refused_stream("node_changed");
-            let (was, is) = (shorten(&self.node_id), shorten(&node.id));
-            return Err(Status::invalid_argument(format!(
-                "the node id changed from {was:?} to {is:?}; open another stream for another node"
-            )));
-        }
+        self.check_node(W::node(request).map_or("", |node| &node.id))?;
         let Some(kind) = self.kind(W::type_url(request))? else { return Ok(()) };
         let first = !self.session.watch(kind).started;
         let heard = W::hear(&mut self.session, kind, request).map_err(|violation| {
@@ -386,6 +409,31 @@ impl<W: Wire> Stream<W> {
         }
     }
 
+    /// Ready when there is a frame to send.
+    fn poll_frame(&mut self, cx: &mut Task<'_>) -> Poll<Result<Frame, Status>> {
+        loop {
+            if self.dirty {
+                if let Some(frame) = self.next_frame() {
+                    return Poll::Ready(Ok(frame));
+                }
+                if let Some(end) = self.session.deadline(Instant::now()) {
+                    self.alarm.set_at_the_latest(end.into());
+                }
+            }
+            let snapshots = self.attachment.as_ref().map(Attachment::snapshots);
+            if let Some(Poll::Ready(changed)) = snapshots.map(|snapshots| snapshots.poll_changed(cx)) {
+                changed.map_err(|closed| Status::unavailable(closed.to_string()))?;
+                self.take_snapshot();
+            } else if self.secrets.poll_changed(cx).is_ready() {
+                self.take_secrets();
+            } else if self.alarm.poll(cx).is_ready() {
+                self.dirty = true;
+            } else {
+                return Poll::Pending;
+            }
+        }
+    }
+
     fn next_frame(&mut self) -> Option<Frame> {
         let Some(frame) = self.session.next_frame(Instant::now()) else {
             self.dirty = false;
@@ -450,18 +498,6 @@ fn admit(
         Status::permission_denied(forbidden.to_string())
     })?;
     Ok(Arc::new(proxy))
-}
-
-/// Waits until the connection shall end. It polls all its calls when it is asked to.
-fn closing(connection: &Connection) -> impl Future<Output = ()> {
-    poll_fn(|_| if connection.is_closing() { Poll::Ready(()) } else { Poll::Pending })
-}
-
-async fn snapshot_changed(attachment: &Option<Attachment>) -> Result<(), crate::snapshot::Closed> {
-    match attachment {
-        Some(attachment) => attachment.snapshots().changed().await,
-        None => pending().await,
-    }
 }
 
 fn going_away() -> Status {

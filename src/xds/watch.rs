@@ -30,14 +30,29 @@ const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
 const LEDS: Kind = Kind::Snapshot(ResourceType::LbEndpoint);
 const RDS: Kind = Kind::Snapshot(ResourceType::Route);
 
-/// A snapshot with its place in the order in which this stream saw them. Epochs do not serve for that: a proxy that
-/// moves to another class may meet an older one.
+/// What a stream could send at one time, with its place in the order in which this stream saw them. Epochs do not serve for
+/// that: a proxy that moves to another class may meet an older one.
+///
+/// A stream's types hold on to several of them for each push. What they share is the stream's own: to count who holds on to
+/// what all streams share, processors would have to take it from each other each time.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Counts the snapshots that this stream saw.
     pub sequence: u64,
     /// The resources.
     pub snapshot: Arc<Snapshot>,
+    /// The secrets of the stream's identity.
+    pub secrets: Resources,
+}
+
+impl Step {
+    /// What there is of a type.
+    pub fn get(&self, kind: Kind) -> &Resources {
+        match kind {
+            Kind::Snapshot(of) => self.snapshot.get(of),
+            Kind::Secret => &self.secrets,
+        }
+    }
 }
 
 /// What a client has of one resource.
@@ -82,13 +97,14 @@ pub struct Watch {
     pub last_nonce: Option<Nonce>,
     /// The response that waits for its answer.
     pub in_flight: Option<Box<InFlight>>,
-    /// The step that `root` comes from.
-    pub step: Step,
+    /// The step that was looked at last.
+    pub step: Arc<Step>,
     /// The newest step which the client has answered for in full.
-    pub settled: Step,
-    root: Resources,
-    /// The root of the last acknowledged response.
-    good: Resources,
+    pub settled: Arc<Step>,
+    /// The step whose resources are the root: the same, unless the type was not served there.
+    rooted: Arc<Step>,
+    /// The step of the last root that the client has accepted.
+    good: Arc<Step>,
     pending: Pending,
     answer: bool,
     rare: Rarely,
@@ -98,7 +114,7 @@ pub struct Watch {
 
 impl Watch {
     /// Nothing wanted, nothing sent.
-    pub fn new(kind: Kind, start: Step) -> Self {
+    pub fn new(kind: Kind, start: Arc<Step>) -> Self {
         Self {
             kind,
             started: false,
@@ -106,9 +122,9 @@ impl Watch {
             last_nonce: None,
             in_flight: None,
             step: start.clone(),
-            settled: start,
-            root: Resources::default(),
-            good: Resources::default(),
+            settled: start.clone(),
+            rooted: start.clone(),
+            good: start,
             pending: Pending::default(),
             answer: false,
             rare: Rarely::default(),
@@ -116,12 +132,17 @@ impl Watch {
         }
     }
 
+    /// What the client has, restricted to what it asks for, but for what is pending.
+    pub(super) fn root(&self) -> &Resources {
+        self.rooted.get(self.kind)
+    }
+
     /// What the client should have of `name` under the current root.
     pub fn current(&self, name: &Arc<str>) -> Option<Arc<Encoded>> {
         if !self.covers(name) {
             return None;
         }
-        let found = match self.root.get(name).map(|resource| self.spelt(resource)) {
+        let found = match self.root().get(name).map(|resource| self.spelt(resource)) {
             Some(resource) => match self.rare.refused.get(name) {
                 Some(refused) if refused.version == resource.version => refused.kept.clone(),
                 _ => Some(resource.clone()),
@@ -192,9 +213,7 @@ impl Watch {
             self.want(name, has);
         }
         // From nothing to the root again: each name that the client did not list is missing.
-        let root = std::mem::take(&mut self.root);
-        let names: Vec<Arc<str>> = root.iter().map(|r| r.name.clone()).collect();
-        self.root = root;
+        let names: Vec<Arc<str>> = self.root().iter().map(|r| r.name.clone()).collect();
         for name in names {
             if self.subscription.covers(&name) {
                 self.want(name, Has::Nothing);
@@ -249,7 +268,7 @@ impl Watch {
     }
 
     /// Moves to a step in which this type is not served: nothing is said about it.
-    pub fn skip(&mut self, step: &Step) {
+    pub fn skip(&mut self, step: &Arc<Step>) {
         (self.answer, self.step, self.settled) = (false, step.clone(), step.clone());
         self.pending = Pending::default();
         if let Some(rare) = self.rare.some() {
@@ -257,41 +276,47 @@ impl Watch {
         }
     }
 
+    /// Moves to a step in which nothing of this type is different, where nothing is to be said.
+    pub fn pass(&mut self, step: &Arc<Step>) {
+        (self.step, self.rooted) = (step.clone(), step.clone());
+        self.settle();
+    }
+
     /// Moves to a newer root. `hold`: what vanished stays with the client until [`Self::release`]. Tells whether the client
     /// wants everything and has nothing, for [`Self::take`]: then nothing is noted name by name.
     #[must_use]
-    pub fn advance(&mut self, root: &Resources, step: &Step, hold: bool, now: Instant) -> bool {
+    pub fn advance(&mut self, step: &Arc<Step>, hold: bool, now: Instant) -> bool {
         // Before the first answer all that was asked for by name is pending.
         let everything = self.subscription.wildcard;
         let simple =
             if everything { self.pending.is_empty() && self.waits_for_all() } else { self.kind != LEDS };
         if self.step.sequence == 0 && simple {
-            (self.root, self.step) = (root.clone(), step.clone());
+            (self.rooted, self.step) = (step.clone(), step.clone());
             return everything;
         }
-        self.pending.each();
+        let root = step.get(self.kind);
         let (mut vanished, mut back) = (BTreeSet::new(), BTreeSet::new());
         // The names of collections stand for others.
         let may_cover = |bits| everything || self.kind == LEDS || self.subscription.names.may_hold(bits);
-        for difference in root.diff_of(&self.root, |name, bits| may_cover(bits) && self.covers(name)) {
+        for difference in root.diff_of(self.root(), |name, bits| may_cover(bits) && self.covers(name)) {
             let (name, gone) = match &difference {
                 Difference::Changed(resource) => (&resource.name, None),
-                Difference::Removed(name) => (name, self.root.get(name)),
+                Difference::Removed(name) => (name, self.root().get(name)),
             };
+            let (name, gone) = (name.clone(), gone.cloned());
             if self.kind == LEDS {
                 // A collection goes with the assignment that named it, and Envoy drops it then. Until it does, its endpoints
                 // are those that it has.
-                if gone.is_some() && root.with_prefix(collection(name)).next().is_none() {
-                    vanished.insert(collection(name).to_owned());
+                if gone.is_some() && root.with_prefix(collection(&name)).next().is_none() {
+                    vanished.insert(collection(&name).to_owned());
                     continue;
                 }
-                if self.rare.vanished.contains_key(collection(name)) {
-                    back.insert(collection(name).to_owned());
+                if self.rare.vanished.contains_key(collection(&name)) {
+                    back.insert(collection(&name).to_owned());
                 }
             }
-            let has = (!self.pending.each().contains_key(name)).then(|| self.has(name));
-            let name = name.clone();
-            let kept = self.kind == RDS && gone.is_some_and(|gone| gone.waits_for.is_some());
+            let has = (!self.pending.contains(&name)).then(|| self.has(&name));
+            let kept = self.kind == RDS && gone.as_ref().is_some_and(|gone| gone.waits_for.is_some());
             match gone {
                 Some(_) if hold || kept => {
                     if let Some(resource) = self.current(&name) {
@@ -301,12 +326,13 @@ impl Watch {
                 }
                 _ => self.release_one(&name),
             }
-            self.pending.each().extend(has.map(|has| (name, has)));
+            if let Some(has) = has {
+                self.pending.add(name, has);
+            }
         }
         back.iter().for_each(|collection| self.come_back(collection));
         vanished.into_iter().for_each(|collection| self.remember(collection));
-        self.root = root.clone();
-        self.step = step.clone();
+        (self.step, self.rooted) = (step.clone(), step.clone());
         false
     }
 
@@ -357,7 +383,7 @@ impl Watch {
         if everything && whole.is_empty() {
             left = self.take_root(&mut changed, budget);
         }
-        while let Some((name, has)) = self.pending.each().pop_first() {
+        while let Some((name, has)) = self.pending.pop_first() {
             let current = self.choose(&name, has);
             let size = current.as_ref().map_or(name.len(), |resource| resource.size()) + 8;
             match current {
@@ -398,7 +424,7 @@ impl Watch {
         let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
         let mut found = Vec::new();
         if usual && (everything || names.is_some()) {
-            let all = self.root.layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
+            let all = self.root().layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
             found = all.filter(|bundle| !bundle.resources().is_empty()).collect();
         }
         let fits = |bundle: &Arc<Bundle>| {
@@ -411,10 +437,10 @@ impl Watch {
         if let Some(names) = names {
             // Most subscriptions name only what is there.
             let count: usize = found.iter().map(|bundle| bundle.resources().len()).sum();
-            let missing = names.iter().filter(|name| found.is_empty() || self.root.get(name).is_none());
-            let missing = missing.map(|name| (name.clone(), Has::Unknown));
             if count < names.len() {
-                self.pending.each().extend(missing);
+                let root = self.rooted.get(self.kind);
+                let missing = names.iter().filter(|name| found.is_empty() || root.get(name).is_none());
+                self.pending.each().extend(missing.map(|name| (name.clone(), Has::Unknown)));
             }
         }
         found
@@ -424,7 +450,7 @@ impl Watch {
     fn take_root(&mut self, changed: &mut Vec<Arc<Encoded>>, budget: usize) -> usize {
         // Some of it may have no place.
         let (mut left, mut full) = (budget, self.kind.whole().is_some());
-        for resource in self.root.iter() {
+        for resource in self.rooted.get(self.kind).iter() {
             let size = resource.size() + 8;
             full |= (size > left && left < budget) || changed.len() >= self.at_once;
             if full {
@@ -441,7 +467,7 @@ impl Watch {
     pub fn everything(&self) -> Vec<Arc<Encoded>> {
         let mut names: BTreeSet<&Arc<str>> = self.subscription.names.iter().collect();
         if self.subscription.wildcard {
-            names.extend(self.root.iter().map(|resource| &resource.name));
+            names.extend(self.root().iter().map(|resource| &resource.name));
             names.extend(self.rare.held.keys());
         }
         names.into_iter().filter_map(|name| self.current(name)).collect()

@@ -6,7 +6,7 @@ use super::{
     kind::Kind,
     watch::{Step, Watch},
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Resources, Snapshot};
 
 /// A watch for each type that there is something to say of. A stream looks at all of them for each push, and most proxies never
 /// ask for most types: those are not there.
@@ -14,7 +14,8 @@ use crate::snapshot::Snapshot;
 pub struct Watches([Option<Box<Watch>>; Kind::ALL.len()]);
 
 static UNTOUCHED: LazyLock<[Watch; Kind::ALL.len()]> = LazyLock::new(|| {
-    let start = Step { sequence: 0, snapshot: Arc::new(Snapshot::empty()) };
+    let (snapshot, secrets) = (Arc::new(Snapshot::empty()), Resources::default());
+    let start = Arc::new(Step { sequence: 0, snapshot, secrets });
     Kind::ALL.map(|kind| Watch::new(kind, start.clone()))
 });
 

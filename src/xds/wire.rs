@@ -6,7 +6,7 @@ use landbridge_proto::envoy::{
 };
 use prost::Message;
 
-use super::{Heard, Kind, Protocol, Session, Violation, secrets::Asked};
+use super::{Heard, Kind, Protocol, Session, Violation, ack::Ack, secrets::Asked};
 
 /// A protocol's messages.
 pub trait Wire: Send + 'static {
@@ -15,6 +15,8 @@ pub trait Wire: Send + 'static {
     /// Which one it is.
     const PROTOCOL: Protocol;
 
+    /// The acknowledgement that these bytes are, if that can be told without decoding them.
+    fn ack(request: &[u8]) -> Option<Ack<'_>>;
     /// The node, if this request carries it.
     fn node(request: &Self::Request) -> Option<&Node>;
     /// The type that it is about.
@@ -39,6 +41,9 @@ impl Wire for Delta {
     type Request = DeltaDiscoveryRequest;
     const PROTOCOL: Protocol = Protocol::Delta;
 
+    fn ack(request: &[u8]) -> Option<Ack<'_>> {
+        Ack::read(request)
+    }
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()
     }
@@ -65,6 +70,10 @@ impl Wire for Sotw {
     type Request = DiscoveryRequest;
     const PROTOCOL: Protocol = Protocol::Sotw;
 
+    /// Each says what the client wants, too.
+    fn ack(_: &[u8]) -> Option<Ack<'_>> {
+        None
+    }
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()
     }

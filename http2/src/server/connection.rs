@@ -15,7 +15,13 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Answer, Error, Incoming, Settings, core::Core, error::Violation, reader::Reader, ready::Ready};
+use super::{
+    Answer, Error, Incoming, Settings,
+    core::Core,
+    error::Violation,
+    reader::Reader,
+    ready::{End, Handle, Ready},
+};
 use crate::{
     alarm::Alarm,
     scratch::{self, SCRATCH_BYTES},
@@ -42,6 +48,9 @@ pub struct Connection<IO, S, B> {
     /// The client was asked whether it is there, and has said nothing since; or it is told why the connection ends.
     asked: bool,
     alarm: Alarm,
+    end: End,
+    /// When it ends at the latest, once it was asked to.
+    grace: Alarm,
 }
 
 impl<IO, S, B> Connection<IO, S, B>
@@ -52,7 +61,12 @@ where
 {
     /// A connection over `io`. Within a runtime of tokio with time.
     pub fn new(io: IO, settings: Settings, service: S) -> Self {
-        let ready = Arc::new(Ready::default());
+        Self::with_handle(io, settings, service, Handle::default())
+    }
+
+    /// The same, that somebody may ask to end.
+    pub fn with_handle(io: IO, settings: Settings, service: S, handle: Handle) -> Self {
+        let ready = handle.ready();
         Self {
             io,
             settings,
@@ -65,12 +79,9 @@ where
             heard: Instant::now(),
             asked: false,
             alarm: Alarm::new(Instant::now() + settings.keepalive_interval),
+            end: End::Far,
+            grace: Alarm::default(),
         }
-    }
-
-    /// Asks the client to open no more streams, and polls all calls: they may want to end. The connection ends with the last one.
-    pub fn leave(&mut self) {
-        self.core.leave();
     }
 
     /// One read. Ready: there may be more.
@@ -131,6 +142,17 @@ where
         Poll::Pending
     }
 
+    /// Ready: somebody wants it to end now.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let end = self.ready.work();
+        if end == End::Asked && self.end == End::Far {
+            self.core.leave();
+            self.grace.set(Instant::now() + self.settings.grace);
+        }
+        self.end = end;
+        if end == End::Now { Poll::Ready(()) } else { self.grace.poll(cx) }
+    }
+
     /// How it ends, if it ends now.
     fn outcome(&self) -> Result<(), Error> {
         self.failed.map_or(Ok(()), |violation| Err(violation.into()))
@@ -160,7 +182,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
-        this.ready.work();
+        if this.poll_end(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(gone) = this.poll_alive(cx) {
             return Poll::Ready(Err(gone));
         }
@@ -180,7 +204,7 @@ where
                 || (backlogged && !this.is_backlogged())
                 || this.core.can_send()
                 || (written.is_ready() && !this.core.out.is_empty());
-            if !again && this.ready.rest(cx.waker()) {
+            if !again && this.ready.rest(cx.waker(), this.end) {
                 return Poll::Pending;
             }
         }

@@ -22,6 +22,7 @@ pub use self::{
     connection::Connection,
     error::{Error, Violation},
     incoming::{Incoming, Reset},
+    ready::Handle,
 };
 
 /// How a connection is treated.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub keepalive_interval: Duration,
     /// For how long its answer is waited for.
     pub keepalive_timeout: Duration,
+    /// How long its calls have for their end when it was asked to leave ([`Handle::leave`]).
+    pub grace: Duration,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
             output: 64 << 10,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(10),
         }
     }
 }

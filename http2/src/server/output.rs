@@ -11,7 +11,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-use crate::frame::{self, HEADER_BYTES, Header};
+use crate::{
+    frame::{self, HEADER_BYTES, Header},
+    scratch,
+};
 
 /// Smaller payloads are copied: a slice of its own costs three allocations.
 const SMALL: usize = 4096;
@@ -41,6 +44,9 @@ impl Output {
 
     /// Adds what `write` appends.
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.len == 0 {
+            self.own = scratch::buffer();
+        }
         let before = self.own.len();
         write(&mut self.own);
         self.len += self.own.len() - before;
@@ -79,10 +85,15 @@ impl Output {
             let pieces = self.pieces.iter().map(|piece| &**piece);
             let all = pieces.chain([&self.own[self.written..]]);
             let count = slices.iter_mut().zip(all).map(|(slice, piece)| *slice = IoSlice::new(piece)).count();
-            let written = match &slices[..count] {
-                [only] => ready!(Pin::new(&mut *io).poll_write(cx, only))?,
-                several => ready!(Pin::new(&mut *io).poll_write_vectored(cx, several))?,
+            let polled = match &slices[..count] {
+                [only] => Pin::new(&mut *io).poll_write(cx, only),
+                several => Pin::new(&mut *io).poll_write_vectored(cx, several),
             };
+            if polled.is_pending() {
+                // It may take a while, and others write meanwhile.
+                self.own.shrink_to_fit();
+            }
+            let written = ready!(polled)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -94,7 +105,7 @@ impl Output {
     fn advance(&mut self, mut written: usize) {
         self.len -= written;
         if self.len == 0 {
-            *self = Self::default();
+            scratch::give_back(mem::take(self).own);
             return;
         }
         while let Some(piece) = self.pieces.front_mut() {

@@ -1,7 +1,7 @@
 //! A connection over a pipe: with the `h2` crate as its client, which knows the protocol, and with bytes, which do not.
 
 use std::{
-    future::{Future, poll_fn},
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Answer, Connection, Error, Incoming, Settings, error::code};
+use super::{Answer, Connection, Error, Handle, Incoming, Settings, error::code};
 use crate::frame::{self, Header, PREFACE, flag, kind, setting};
 
 /// The request's body, part by part, and trailers.
@@ -70,6 +70,7 @@ const SETTINGS: Settings = Settings {
     output: 20_000,
     keepalive_interval: Duration::from_secs(30),
     keepalive_timeout: Duration::from_secs(10),
+    grace: Duration::from_secs(10),
 };
 
 type Served = JoinHandle<Result<(), Error>>;
@@ -185,23 +186,14 @@ async fn a_call_is_dropped_when_the_client_takes_it_back_or_is_gone() {
 #[tokio::test]
 async fn leaving_serves_what_has_begun_and_refuses_the_rest() {
     let (client, server) = duplex(1000);
-    let mut serving = Connection::new(server, SETTINGS, serve);
-    let (leave, asked) = tokio::sync::oneshot::channel::<()>();
-    let mut asked = Some(asked);
-    let served = tokio::spawn(poll_fn(move |cx| {
-        if let Some(leave) = &mut asked
-            && Pin::new(leave).poll(cx).is_ready()
-        {
-            asked = None;
-            serving.leave();
-        }
-        Pin::new(&mut serving).poll(cx)
-    }));
+    let handle = Handle::default();
+    let served = tokio::spawn(Connection::with_handle(server, SETTINGS, serve, handle.clone()));
     let (mut client, connection) = h2::client::handshake(client).await.unwrap();
     let connection = tokio::spawn(connection);
     let (response, stream) = client.send_request(request("/echo"), false).unwrap();
     let response = response.await.unwrap();
-    leave.send(()).unwrap();
+    assert!(!handle.is_leaving());
+    handle.leave();
     // As soon as the client knows, it sends nothing new here.
     while client.clone().ready().await.is_ok() {
         tokio::task::yield_now().await;
@@ -210,6 +202,45 @@ async fn leaving_serves_what_has_begun_and_refuses_the_rest() {
     assert_eq!(receive(response.into_body()).await.len(), 5000);
     served.await.unwrap().expect("an orderly end");
     connection.await.unwrap().expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_connection_may_be_asked_to_leave_before_it_is_served() {
+    let handle = Handle::default();
+    assert!(tokio::time::timeout(Duration::from_millis(20), handle.leaving()).await.is_err());
+    handle.leave();
+    handle.leaving().await;
+    let (mut client, server) = duplex(1000);
+    let served = tokio::spawn(Connection::with_handle(server, SETTINGS, serve, handle));
+    client.shutdown().await.unwrap();
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    served.await.unwrap().expect("an orderly end");
+}
+
+#[tokio::test]
+async fn calls_that_do_not_end_are_cut_when_grace_is_over_or_there_is_none() {
+    let never = |_| -> Answer<Echo> { Box::pin(std::future::pending()) };
+    let patient = Settings { grace: Duration::from_secs(3600), ..SETTINGS };
+    let ends: [(Settings, fn(&Handle)); 3] = [
+        (Settings { grace: Duration::from_millis(20), ..SETTINGS }, Handle::leave),
+        (patient, Handle::cut),
+        (patient, |handle| {
+            handle.leave();
+            handle.cut();
+        }),
+    ];
+    for (settings, end) in ends {
+        let (client, server) = duplex(1000);
+        let handle = Handle::default();
+        let served = tokio::spawn(Connection::with_handle(server, settings, never, handle.clone()));
+        let (mut client, connection) = h2::client::handshake(client).await.unwrap();
+        tokio::spawn(connection);
+        let (response, _stream) = client.send_request(request("/"), false).unwrap();
+        end(&handle);
+        served.await.unwrap().expect("no error");
+        assert!(response.await.is_err());
+    }
 }
 
 #[tokio::test]

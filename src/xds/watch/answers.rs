@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{EDS, Has, Nonce, RDS, Refused, Step, Table, Watch};
-use crate::{
-    snapshot::{Encoded, Resources},
-    xds::Contents,
-};
+use crate::{snapshot::Encoded, xds::Contents};
 
 /// A response without an answer so far.
 #[derive(Clone, Debug)]
@@ -14,14 +11,13 @@ pub struct InFlight {
     /// Its nonce.
     pub nonce: Nonce,
     /// What it was built from.
-    pub step: Step,
+    pub step: Arc<Step>,
     /// When it was handed to the transport.
     pub sent_at: Instant,
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
     resources: Contents,
     removed: Vec<Arc<str>>,
-    root: Resources,
 }
 
 impl Watch {
@@ -35,14 +31,18 @@ impl Watch {
         now: Instant,
     ) {
         self.last_nonce = Some(nonce);
-        let (step, root) = (self.step.clone(), self.root.clone());
-        let response = InFlight { nonce, step, sent_at: now, push, resources, removed, root };
+        let step = self.step.clone();
+        let response = InFlight { nonce, step, sent_at: now, push, resources, removed };
         self.in_flight = Some(Box::new(response));
     }
 
     /// Nothing is needed under the current root.
     pub fn settle(&mut self) {
         self.settled = self.step.clone();
+        // As it has all of it, older ones need not be kept.
+        if self.pending.is_empty() && self.rare.refused.is_empty() {
+            self.good = self.rooted.clone();
+        }
     }
 
     /// The response in flight was accepted.
@@ -57,12 +57,12 @@ impl Watch {
                 continue;
             }
             // Not the stand-in for a refused version: another version of the pipeline's, which is good.
-            let sent = answered.root.get(&resource.name).map(|r| self.spelt(r).version);
+            let sent = answered.step.get(self.kind).get(&resource.name).map(|r| self.spelt(r).version);
             if let Some(rare) = self.rare.some().filter(|_| sent == Some(resource.version)) {
                 rare.refused.remove(&resource.name);
             }
         }
-        self.good = answered.root.clone();
+        self.good = answered.step.clone();
         self.answered(&answered);
         Some(answered)
     }
@@ -80,7 +80,7 @@ impl Watch {
         for resource in &culprits {
             let kept = match self.rare.refused.get(&resource.name) {
                 Some(refused) => refused.kept.clone(),
-                None => self.good.get(&resource.name).map(|r| self.spelt(r).clone()),
+                None => self.good.get(self.kind).get(&resource.name).map(|r| self.spelt(r).clone()),
             };
             let kept = kept.filter(|kept| kept.version != resource.version);
             let rare = self.rare.make();

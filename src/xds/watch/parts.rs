@@ -63,7 +63,7 @@ impl Watch {
     pub fn want_awaited(&mut self, everything: bool) {
         let awaited = self.rare.some().map(|rare| std::mem::take(&mut rare.awaited)).unwrap_or_default();
         for (prefix, all) in awaited {
-            if everything && self.root.with_prefix(&prefix).next().is_some() {
+            if everything && self.root().with_prefix(&prefix).next().is_some() {
                 continue;
             }
             if self.kind == LEDS {
@@ -72,7 +72,7 @@ impl Watch {
                 }
                 continue;
             }
-            let found = self.root.with_prefix(&prefix).map(|r| r.name.clone());
+            let found = self.root().with_prefix(&prefix).map(|r| r.name.clone());
             let mut names: Vec<Arc<str>> = found.filter(|name| self.covers(name)).collect();
             if names.is_empty() {
                 names.push(format!("{prefix}none").into());
@@ -144,7 +144,7 @@ impl Watch {
     /// What the client should have of `name`, in the spelling that it cannot have from another stream.
     pub(super) fn choose(&mut self, name: &Arc<str>, has: Has) -> Option<Arc<Encoded>> {
         if let (EDS, Has::Said(version)) = (self.kind, has)
-            && self.root.get(name).is_some_and(|resource| resource.respelt.is_some())
+            && self.root().get(name).is_some_and(|resource| resource.respelt.is_some())
             && !version.is_respelt()
         {
             self.rare.make().respelt.insert(name.clone());
@@ -177,7 +177,7 @@ impl Watch {
 
     /// What there is with such names, again.
     pub(super) fn want_all_of(&mut self, prefix: &str) {
-        let names = self.root.with_prefix(prefix).map(|r| r.name.clone());
+        let names = self.root().with_prefix(prefix).map(|r| r.name.clone());
         let names: Vec<_> = names.filter(|name| self.covers(name)).collect();
         names.into_iter().for_each(|name| self.want(name, Has::Unknown));
     }
@@ -204,7 +204,7 @@ impl Watch {
 
     /// A collection is gone from the root, and the client still asks for it.
     pub(super) fn remember(&mut self, collection: String) {
-        let mut has: BTreeSet<_> = self.root.with_prefix(&collection).map(|r| r.name.clone()).collect();
+        let mut has: BTreeSet<_> = self.root().with_prefix(&collection).map(|r| r.name.clone()).collect();
         has.extend(self.pending.each().keys().filter(|name| name.starts_with(&collection)).cloned());
         self.pending.each().retain(|name, _| !has.contains(name));
         self.rare.make().vanished.insert(collection, has);
