@@ -11,8 +11,11 @@
 //! What is here is what gRPC needs: no push, no priorities, no upgrade, no CONNECT.
 
 pub mod alarm;
+mod fetch;
 pub mod frame;
 pub mod hpack;
 mod huffman;
 pub mod scratch;
 pub mod server;
+
+pub use fetch::fetch;

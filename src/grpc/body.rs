@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use lean_http2::fetch;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
@@ -127,6 +128,7 @@ where
     S: Stream<Item = Result<P, Status>> + Send + Unpin,
 {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Polled {
+        fetch(self);
         self.pace.taken();
         let mut chunks = self.chunks.take();
         loop {

@@ -21,6 +21,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures::task::AtomicWaker;
 use indexmap::IndexMap;
+use lean_http2::fetch;
 use parking_lot::Mutex;
 
 use super::{
@@ -243,6 +244,11 @@ impl Follower {
         self.0.news.store(false, Ordering::SeqCst);
         let feed = self.0.feed.lock().clone();
         feed.newest.load_full()
+    }
+
+    /// Asks for the memory that [`Self::poll_changed`] looks at.
+    pub fn fetch(&self) {
+        fetch(&*self.0);
     }
 
     /// Ready when the newest snapshot should be taken.

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use lean_http2::fetch;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -121,6 +122,11 @@ impl Session {
     #[must_use]
     pub fn sharing(self, shared: Arc<Shared>) -> Self {
         Self { shared, ..self }
+    }
+
+    /// Asks for the memory of what each push looks at.
+    pub fn fetch(&self) {
+        self.watches.iter().for_each(fetch);
     }
 
     /// A newer snapshot. Those that were never sent are skipped.

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use lean_http2::{alarm::Alarm, server::Handle};
+use lean_http2::{alarm::Alarm, fetch, server::Handle};
 use tokio::{task::coop::consume_budget, time::sleep_until};
 use tonic::Status;
 use tracing::{Instrument, Span, debug, info, warn};
@@ -108,6 +108,7 @@ impl<W: Wire> Serving<W> {
             self.opening = None;
         }
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(None)) };
+        stream.fetch();
         // What the client says first: it may change what it is sent.
         while let Poll::Ready(request) = stream.requests.poll_next(cx) {
             let Some(request) = request? else { return Poll::Ready(Ok(None)) };
@@ -189,6 +190,13 @@ struct Stream<W> {
 }
 
 impl<W: Wire> Stream<W> {
+    /// Asks for the memory that is not in one piece with the stream.
+    fn fetch(&self) {
+        self.session.fetch();
+        self.connected.iter().for_each(|connected| fetch(&*connected.status));
+        self.attachment.iter().for_each(|attachment| attachment.snapshots().fetch());
+    }
+
     /// Waits until the client has said who it is. None: it has said nothing, and will not.
     async fn open(
         context: Arc<Context>,

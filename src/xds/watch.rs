@@ -245,6 +245,7 @@ impl Watch {
     pub fn forget_wildcard(&mut self) {
         let Self { subscription, pending, rare, .. } = self;
         pending.each().retain(|name, _| subscription.covers(name));
+        pending.collections().retain(|prefix| subscription.covers(&format!("{prefix}*")));
         if let Some(rare) = rare.some() {
             rare.held.retain(|name, _| subscription.covers(name));
         }
@@ -316,6 +317,10 @@ impl Watch {
                 }
             }
             let has = (!self.pending.contains(&name)).then(|| self.has(&name));
+            if gone.is_some() && self.pending.is_in_collection(&name) {
+                // The client may have it, and the collection does not tell any more.
+                self.pending.each().insert(name.clone(), Has::Unknown);
+            }
             let kept = self.kind == RDS && gone.as_ref().is_some_and(|gone| gone.waits_for.is_some());
             match gone {
                 Some(_) if hold || kept => {
@@ -382,6 +387,8 @@ impl Watch {
         let (mut changed, mut removed, mut homeless) = (Vec::new(), Vec::new(), Vec::new());
         if everything && whole.is_empty() {
             left = self.take_root(&mut changed, budget);
+        } else if self.kind == LEDS {
+            left = self.take_collections(&mut changed, left);
         }
         while let Some((name, has)) = self.pending.pop_first() {
             let current = self.choose(&name, has);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     alarm::Alarm,
+    fetch,
     scratch::{self, SCRATCH_BYTES},
 };
 
@@ -182,6 +183,8 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let this = &mut *self;
+        fetch(this);
+        this.core.fetch();
         if this.poll_end(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }

@@ -19,6 +19,7 @@ use super::{
     say,
 };
 use crate::{
+    fetch,
     frame::{self, DEFAULT_FRAME_BYTES, DEFAULT_WINDOW, Header, MAX_WINDOW, flag, kind, setting},
     hpack,
 };
@@ -97,6 +98,14 @@ where
             empty_table: false,
             leaving: Leaving::No,
             patience: Patience::new(),
+        }
+    }
+
+    /// Asks for the memory of the call that is likely to be polled.
+    pub fn fetch(&self) {
+        fetch(&*self.ready);
+        if let Some((_, call)) = self.calls.first() {
+            fetch(&**call);
         }
     }
 

@@ -11,7 +11,10 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
 use super::{call::Stage, core::Core, error::code, say};
-use crate::frame::{self, Header, flag, kind};
+use crate::{
+    fetch,
+    frame::{self, Header, flag, kind},
+};
 
 /// Larger frames than this would keep other streams waiting, whatever the client takes.
 const LARGEST_DATA: u32 = 64 << 10;
@@ -27,6 +30,7 @@ where
     pub fn poll_call(&mut self, stream: u32) {
         let Some(at) = self.position(stream) else { return };
         let call = &mut self.calls[at].1;
+        fetch(&*call.request.inbox);
         call.lister.unlist();
         let waker = call.waker.clone();
         let mut cx = Context::from_waker(&waker);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{EDS, Has, LEDS, RDS, Watch, rare::Rare};
-use crate::snapshot::Encoded;
+use crate::{snapshot::Encoded, xds::subscription::Subscription};
 
 /// What happened to a table, which is a route configuration whose virtual hosts are resources of their own, or an assignment
 /// whose endpoints are: its parts. By what their names begin with.
@@ -177,9 +177,51 @@ impl Watch {
 
     /// What there is with such names, again.
     pub(super) fn want_all_of(&mut self, prefix: &str) {
+        let Subscription { names, wildcard, .. } = &self.subscription;
+        let asked = names.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let asked = asked.take_while(|name| name.starts_with(prefix));
+        let collections: Option<Vec<Arc<str>>> =
+            asked.map(|name| name.strip_suffix('*').map(Arc::from)).collect();
+        match collections {
+            Some(collections) if self.kind == LEDS && !wildcard => {
+                self.pending.collections().extend(collections);
+            }
+            _ => self.want_each_of(prefix),
+        }
+    }
+
+    fn want_each_of(&mut self, prefix: &str) {
         let names = self.root().with_prefix(prefix).map(|r| r.name.clone());
         let names: Vec<_> = names.filter(|name| self.covers(name)).collect();
         names.into_iter().for_each(|name| self.want(name, Has::Unknown));
+    }
+
+    /// Collections that are wanted as a whole, each whole or not at all: what its names would come to, without looking for each
+    /// of thousands. Returns what is left of the budget.
+    pub(super) fn take_collections(&mut self, changed: &mut Vec<Arc<Encoded>>, budget: usize) -> usize {
+        let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
+        let mut left = budget;
+        for prefix in std::mem::take(self.pending.collections()) {
+            if !usual {
+                self.want_each_of(&prefix);
+                continue;
+            }
+            let found: Vec<_> = self.root().with_prefix(&prefix).map(|r| self.spelt(r).clone()).collect();
+            let size: usize = found.iter().map(|resource| resource.size() + 8).sum();
+            if (!found.is_empty() && !self.has_place(&prefix)) || (size > left && !changed.is_empty()) {
+                self.pending.collections().insert(prefix);
+                continue;
+            }
+            left = left.saturating_sub(size);
+            let each = self.pending.each();
+            if !each.is_empty() {
+                found.iter().for_each(|resource| {
+                    each.remove(&resource.name);
+                });
+            }
+            changed.extend(found);
+        }
+        left
     }
 
     /// Whether a response may end before this name: not within a collection, for a cluster that is waiting takes what has
@@ -207,6 +249,7 @@ impl Watch {
         let mut has: BTreeSet<_> = self.root().with_prefix(&collection).map(|r| r.name.clone()).collect();
         has.extend(self.pending.each().keys().filter(|name| name.starts_with(&collection)).cloned());
         self.pending.each().retain(|name, _| !has.contains(name));
+        self.pending.collections().remove(collection.as_str());
         self.rare.make().vanished.insert(collection, has);
     }
 
@@ -221,6 +264,7 @@ impl Watch {
     /// The client has dropped a collection.
     pub(super) fn forget_collection(&mut self, name: &str) {
         let prefix = name.trim_end_matches('*');
+        self.pending.collections().remove(prefix);
         self.pending.each().retain(|name, _| !name.starts_with(prefix));
         if let Some(rare) = self.rare.some() {
             rare.refused.retain(|name, _| !name.starts_with(prefix));

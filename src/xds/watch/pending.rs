@@ -1,8 +1,11 @@
 //! Names that a client has to be told about.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::Has;
+use super::{Has, collection};
 use crate::xds::Names;
 
 /// What is still to be sent, and what the client has of it.
@@ -12,6 +15,8 @@ pub(super) struct Pending {
     all: Option<Arc<Names>>,
     /// The only one, which is what most changes come to.
     one: Option<(Arc<str>, Has)>,
+    /// All that there is with names that begin so, of which nothing is known.
+    collections: BTreeSet<Arc<str>>,
     each: BTreeMap<Arc<str>, Has>,
 }
 
@@ -23,7 +28,8 @@ impl Pending {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.all.is_none() && self.one.is_none() && self.each.is_empty()
+        let Self { all, one, collections, each } = self;
+        all.is_none() && one.is_none() && collections.is_empty() && each.is_empty()
     }
 
     /// Takes the names if they are still those of [`Self::all`].
@@ -35,7 +41,12 @@ impl Pending {
     pub fn contains(&self, name: &str) -> bool {
         let is_all = self.all.as_ref().is_some_and(|all| all.contains(name));
         let is_one = || self.one.as_ref().is_some_and(|(one, _)| &**one == name);
-        is_all || is_one() || self.each.contains_key(name)
+        is_all || is_one() || self.is_in_collection(name) || self.each.contains_key(name)
+    }
+
+    /// Whether all that is in the same collection is there.
+    pub fn is_in_collection(&self, name: &str) -> bool {
+        !self.collections.is_empty() && self.collections.contains(collection(name))
     }
 
     /// Adds a name that is not there.
@@ -52,7 +63,12 @@ impl Pending {
         self.one.take().or_else(|| self.each().pop_first())
     }
 
-    /// Name by name.
+    /// Collections, by what the names in them begin with.
+    pub fn collections(&mut self) -> &mut BTreeSet<Arc<str>> {
+        &mut self.collections
+    }
+
+    /// Name by name, but for what is in [`Self::collections`].
     pub fn each(&mut self) -> &mut BTreeMap<Arc<str>, Has> {
         if let Some(all) = self.all.take() {
             self.each = all.iter().map(|name| (name.clone(), Has::Unknown)).collect();
