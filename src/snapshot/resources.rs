@@ -1,6 +1,9 @@
 //! Sets of resources and their differences.
 
-use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock, OnceLock, Weak},
+};
 
 use super::{Bits, Encoded, ResourceSet};
 
@@ -110,23 +113,31 @@ impl Resources {
 
     /// What leads from `old` to `self`. Takes time for what differs, not for what is there.
     pub fn diff(&self, old: &Self) -> Vec<Difference> {
-        self.diff_of(old, |_, _| true)
+        self.diff_of(old, |_, _| true).into_iter().map(Cow::into_owned).collect()
     }
 
     /// The same, of the names that are `wanted`.
-    pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
-        if self.layers.before.get().is_some_and(|before| before.as_ptr() == Arc::as_ptr(&old.layers)) {
-            let with_bits = |difference: Difference| (Bits::of(difference.name()), difference);
-            let differences = self.layers.differences.get_or_init(|| {
-                let all = self.find(old, |_, _| true);
-                (all.len() <= FEW).then(|| all.into_iter().map(with_bits).collect())
-            });
-            if let Some(all) = differences {
+    pub fn diff_of(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Cow<'_, Difference>> {
+        match self.known_diff(old) {
+            Some(all) => {
                 let those = all.iter().filter(|(bits, difference)| wanted(difference.name(), *bits));
-                return those.map(|(_, difference)| difference.clone()).collect();
+                those.map(|(_, difference)| Cow::Borrowed(difference)).collect()
             }
+            None => self.find(old, wanted).into_iter().map(Cow::Owned).collect(),
         }
-        self.find(old, wanted)
+    }
+
+    /// All that leads from `old` to `self`, with the bits of each name, if that is kept for all who come from there.
+    fn known_diff(&self, old: &Self) -> Option<&[(Bits, Difference)]> {
+        if self.layers.before.get().is_none_or(|before| before.as_ptr() != Arc::as_ptr(&old.layers)) {
+            return None;
+        }
+        let with_bits = |difference: Difference| (Bits::of(difference.name()), difference);
+        let differences = self.layers.differences.get_or_init(|| {
+            let all = self.find(old, |_, _| true);
+            (all.len() <= FEW).then(|| all.into_iter().map(with_bits).collect())
+        });
+        differences.as_deref()
     }
 
     fn find(&self, old: &Self, wanted: impl Fn(&str, Bits) -> bool) -> Vec<Difference> {
@@ -187,7 +198,9 @@ mod tests {
         let aside = Resources::new(vec![set(&[("a", "2"), ("b", "2")]), set(&[])]);
         let new = Resources::new(vec![set(&[("a", "1"), ("b", "2")]), set(&[("y", "1")])]);
         let all = |old: &Resources| names(new.diff(old));
-        let of_b = |old: &Resources| names(new.diff_of(old, |name, _| name == "b"));
+        let of_b = |old: &Resources| {
+            names(new.diff_of(old, |name, _| name == "b").into_iter().map(Cow::into_owned).collect())
+        };
         let before = [all(&old), of_b(&old), all(&aside), of_b(&aside)];
         new.follow(&old);
         new.follow(&aside);

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
+    slice,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -28,7 +30,31 @@ static PAGES: AtomicUsize = AtomicUsize::new(0);
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
     bundles: Vec<Arc<Bundle>>,
-    single: Arc<[Arc<Encoded>]>,
+    single: Single,
+}
+
+/// One is what most changes come to. It needs no list of its own, which would be kept until its acknowledgement comes.
+#[derive(Clone, Debug)]
+enum Single {
+    One(Arc<Encoded>),
+    Several(Arc<[Arc<Encoded>]>),
+}
+
+impl Deref for Single {
+    type Target = [Arc<Encoded>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(one) => slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
+impl Default for Single {
+    fn default() -> Self {
+        Self::Several(Arc::default())
+    }
 }
 
 /// Some of the resources.
@@ -87,7 +113,9 @@ fn place(protocol: Protocol) -> usize {
 impl Contents {
     /// Both.
     pub fn new(bundles: Vec<Arc<Bundle>>, single: Vec<Arc<Encoded>>) -> Self {
-        Self { bundles, single: single.into() }
+        let single = <[_; 1]>::try_from(single)
+            .map_or_else(|several| Single::Several(several.into()), |[one]| Single::One(one));
+        Self { bundles, single }
     }
 
     /// All of them.

@@ -25,7 +25,7 @@ pub struct Frame {
     /// Unique on the stream.
     pub nonce: Nonce,
     /// `version_info`, or `system_version_info`.
-    pub version: String,
+    pub version: FrameVersion,
     /// What the client gets.
     pub resources: Contents,
     /// What it shall drop (Delta only).
@@ -34,6 +34,24 @@ pub struct Frame {
     pub step: Arc<Step>,
     /// Whether it was sent for an event, not for a request.
     pub push: bool,
+}
+
+/// What the resources of a response are a version of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameVersion {
+    /// The snapshot with this epoch.
+    Epoch(u64),
+    /// All of them together: a hash that is equal over restarts and replicas.
+    Content(u64),
+}
+
+impl fmt::Display for FrameVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Epoch(epoch) => epoch.fmt(f),
+            Self::Content(hash) => write!(f, "{hash:016x}"),
+        }
+    }
 }
 
 impl Nonce {

@@ -37,7 +37,7 @@ mod wire;
 
 pub use auth::{Access, Authenticate, Peer};
 pub use contents::{Bundle, Bundles, Contents};
-pub use frame::{Frame, Nonce, Protocol};
+pub use frame::{Frame, FrameVersion, Nonce, Protocol};
 pub use kind::Kind;
 pub use names::{Names, SharedNames};
 pub use order::PATIENCE;

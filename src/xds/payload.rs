@@ -1,6 +1,6 @@
 //! A response on its way to HTTP/2.
 
-use std::{cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, fmt::Display, io::Write, mem, sync::Arc};
 
 use bytes::{BufMut, Bytes};
 
@@ -69,8 +69,8 @@ pub(super) fn pages(protocol: Protocol, resources: &[Arc<Encoded>]) -> Vec<Bytes
 
 /// The envelope without its resources, after the prefix of the whole message.
 fn head(protocol: Protocol, frame: &Frame, resources: usize) -> Vec<u8> {
-    let nonce = frame.nonce.to_string();
-    let texts = [(VERSION, frame.version.as_str()), (TYPE_URL, frame.kind.type_url()), (NONCE, &nonce)];
+    let (version, nonce) = (Short::of(frame.version), Short::of(frame.nonce));
+    let texts = [(VERSION, version.text()), (TYPE_URL, frame.kind.type_url()), (NONCE, nonce.text())];
     let removed = match protocol {
         Protocol::Delta => frame.removed.as_slice(),
         // It has no such field.
@@ -86,6 +86,27 @@ fn head(protocol: Protocol, frame: &Frame, resources: usize) -> Vec<u8> {
     head.put_slice(&grpc::prefix(len + resources));
     fields().for_each(|(tag, text)| put_field(&mut head, tag, text.as_bytes()));
     head
+}
+
+/// The text of a number, on the stack.
+struct Short {
+    bytes: [u8; 20],
+    len: usize,
+}
+
+impl Short {
+    fn of(number: impl Display) -> Self {
+        let mut bytes = [0; 20];
+        let mut room = bytes.as_mut_slice();
+        // A number of 64 bits has 20 digits at most.
+        let _ = write!(room, "{number}");
+        let len = 20 - room.len();
+        Self { bytes, len }
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
 }
 
 /// A page whose memory is used again by the next one.
@@ -158,12 +179,12 @@ mod tests {
     use super::*;
     use crate::{
         snapshot::{ResourceType, Resources, Snapshot},
-        xds::{Kind, Nonce, Step},
+        xds::{FrameVersion, Kind, Nonce, Step},
     };
 
     fn delta(frame: &Frame) -> DeltaDiscoveryResponse {
         DeltaDiscoveryResponse {
-            system_version_info: frame.version.clone(),
+            system_version_info: frame.version.to_string(),
             resources: frame.resources.iter().map(|r| r.resource()).collect(),
             type_url: frame.kind.type_url().to_owned(),
             nonce: frame.nonce.to_string(),
@@ -174,7 +195,7 @@ mod tests {
 
     fn sotw(frame: &Frame) -> DiscoveryResponse {
         DiscoveryResponse {
-            version_info: frame.version.clone(),
+            version_info: frame.version.to_string(),
             resources: frame.resources.iter().map(|r| r.any()).collect(),
             type_url: frame.kind.type_url().to_owned(),
             nonce: frame.nonce.to_string(),
@@ -191,7 +212,7 @@ mod tests {
         Frame {
             kind,
             nonce: Nonce::FIRST,
-            version: "12".into(),
+            version: FrameVersion::Epoch(12),
             resources: sizes.iter().enumerate().map(resource).collect::<Vec<_>>().into(),
             removed: vec!["gone".into()],
             step: Arc::new(Step {

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     contents::{Bundles, Contents},
-    frame::{Frame, Nonce, Protocol},
+    frame::{Frame, FrameVersion, Nonce, Protocol},
     kind::Kind,
     nack,
     names::SharedNames,
@@ -70,9 +70,9 @@ pub enum Heard {
     /// A subscription, or a change of one.
     Subscribed,
     /// The client has what was sent in this response.
-    Acked(Box<InFlight>),
+    Acked(InFlight),
     /// The client refused this response, and these resources of it; the others are with it.
-    Nacked(Box<InFlight>, Vec<Arc<Encoded>>),
+    Nacked(InFlight, Vec<Arc<Encoded>>),
     /// Its nonce is not the last one's: an answer to something that is no longer the question.
     Stale,
 }
@@ -233,7 +233,7 @@ impl Session {
             self.watch_mut(EDS).owe(&clusters);
         }
         let version = match self.protocol {
-            Protocol::Delta => step.snapshot.epoch.to_string(),
+            Protocol::Delta => FrameVersion::Epoch(step.snapshot.epoch),
             Protocol::Sotw => version_of(&resources),
         };
         Some(Frame { kind, nonce, version, resources, removed, step, push })
@@ -276,13 +276,13 @@ impl Session {
 }
 
 /// The version of a state-of-the-world response: a hash of what is in it, equal over restarts and replicas.
-fn version_of(resources: &Contents) -> String {
+fn version_of(resources: &Contents) -> FrameVersion {
     let mut hash = Xxh3Default::new();
     for resource in resources.iter() {
         hash.update(resource.name.as_bytes());
         hash.update(&resource.version.0.to_le_bytes());
     }
-    format!("{:016x}", hash.digest())
+    FrameVersion::Content(hash.digest())
 }
 
 /// All clients of a test share what there is to be shared, from run to run.

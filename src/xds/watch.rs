@@ -96,7 +96,7 @@ pub struct Watch {
     /// The nonce of the newest response; requests with another one are stale.
     pub last_nonce: Option<Nonce>,
     /// The response that waits for its answer.
-    pub in_flight: Option<Box<InFlight>>,
+    pub in_flight: Option<InFlight>,
     /// The step that was looked at last.
     pub step: Arc<Step>,
     /// The newest step which the client has answered for in full.
@@ -300,7 +300,7 @@ impl Watch {
         // The names of collections stand for others.
         let may_cover = |bits| everything || self.kind == LEDS || self.subscription.names.may_hold(bits);
         for difference in root.diff_of(self.root(), |name, bits| may_cover(bits) && self.covers(name)) {
-            let (name, gone) = match &difference {
+            let (name, gone) = match &*difference {
                 Difference::Changed(resource) => (&resource.name, None),
                 Difference::Removed(name) => (name, self.root().get(name)),
             };

@@ -222,7 +222,8 @@ async fn a_connection_may_be_asked_to_leave_before_it_is_served() {
 async fn calls_that_do_not_end_are_cut_when_grace_is_over_or_there_is_none() {
     let never = |_| -> Answer<Echo> { Box::pin(std::future::pending()) };
     let patient = Settings { grace: Duration::from_secs(3600), ..SETTINGS };
-    let ends: [(Settings, fn(&Handle)); 3] = [
+    type End = fn(&Handle);
+    let ends: [(Settings, End); 3] = [
         (Settings { grace: Duration::from_millis(20), ..SETTINGS }, Handle::leave),
         (patient, Handle::cut),
         (patient, |handle| {

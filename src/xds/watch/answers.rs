@@ -32,8 +32,7 @@ impl Watch {
     ) {
         self.last_nonce = Some(nonce);
         let step = self.step.clone();
-        let response = InFlight { nonce, step, sent_at: now, push, resources, removed };
-        self.in_flight = Some(Box::new(response));
+        self.in_flight = Some(InFlight { nonce, step, sent_at: now, push, resources, removed });
     }
 
     /// Nothing is needed under the current root.
@@ -46,7 +45,7 @@ impl Watch {
     }
 
     /// The response in flight was accepted.
-    pub fn acked(&mut self) -> Option<Box<InFlight>> {
+    pub fn acked(&mut self) -> Option<InFlight> {
         let answered = self.in_flight.take()?;
         // Most say nothing about tables, and most clients refuse nothing.
         let tables = self.has_tables() || answered.resources.waiting().next().is_some();
@@ -73,7 +72,7 @@ impl Watch {
     pub fn nacked(
         &mut self,
         culprits: impl FnOnce(&[Arc<Encoded>]) -> Vec<Arc<Encoded>>,
-    ) -> Option<(Box<InFlight>, Vec<Arc<Encoded>>)> {
+    ) -> Option<(InFlight, Vec<Arc<Encoded>>)> {
         let answered = self.in_flight.take()?;
         let resources: Vec<_> = answered.resources.iter().cloned().collect();
         let culprits = culprits(&resources);
@@ -93,6 +92,8 @@ impl Watch {
         if !self.kind.is_atomic() {
             let good = answered.resources.iter().filter(|r| !culprits.contains(r));
             good.for_each(|resource| self.has_table(resource, false));
+            // It has those now: what stands in for a later refusal must not be older. What it refused has its own.
+            self.good = answered.step.clone();
         } else {
             let others = answered.resources.iter().filter(|r| !culprits.contains(r)).map(|r| r.name.clone());
             let removed = answered.removed.iter().filter(|_| !answered.resources.is_empty()).cloned();
