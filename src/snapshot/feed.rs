@@ -9,7 +9,6 @@
 //! Without this, one endpoint of one service would wake every proxy of its class, of which most may not use it.
 
 use std::{
-    future::poll_fn,
     mem,
     sync::{
         Arc,
@@ -262,16 +261,11 @@ impl Follower {
             false => Poll::Pending,
         }
     }
-
-    /// Waits until the newest snapshot should be taken. May be dropped and called again.
-    pub async fn changed(&self) -> Result<(), Closed> {
-        poll_fn(|cx| self.poll_changed(cx)).await
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use std::task::Waker;
 
     use super::*;
     use crate::snapshot::{Encoded, Resources, interests::MANY_NAMES};
@@ -297,8 +291,16 @@ mod tests {
         filter
     }
 
+    /// Whether it was told of something, or of the end.
+    fn told_of(follower: &Follower) -> Option<Result<(), Closed>> {
+        match follower.poll_changed(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(told) => Some(told),
+            Poll::Pending => None,
+        }
+    }
+
     fn is_told(follower: &Follower) -> bool {
-        let told = follower.changed().now_or_never().is_some_and(|told| told.is_ok());
+        let told = told_of(follower).is_some_and(|told| told.is_ok());
         follower.newest();
         told
     }
@@ -357,10 +359,10 @@ mod tests {
         old.leave(StreamId(1));
         new.take_over(&tether);
         assert_eq!((old.len(), new.len()), (0, 1));
-        assert!(follower.changed().now_or_never().is_some());
+        assert!(told_of(&follower).is_some());
         assert_eq!(follower.newest().epoch, 5);
         drop(tether);
-        assert!(follower.changed().now_or_never().is_some_and(|end| end.is_err()));
+        assert!(told_of(&follower).is_some_and(|end| end.is_err()));
     }
 
     /// The two sides note and look in opposite orders, so that a name that is asked for while it changes is either
