@@ -140,8 +140,8 @@ struct Client {
     session: Session,
     now: Instant,
     wire: VecDeque<Frame>,
-    /// Read, and not answered.
-    open: BTreeMap<Kind, Frame>,
+    /// Read, and not answered; with what is refused of it, which is settled when it is read, as nothing of it may be applied.
+    open: BTreeMap<Kind, (Frame, Vec<Arc<Encoded>>)>,
     has: BTreeMap<Kind, BTreeMap<Arc<str>, Version>>,
     names: BTreeMap<Kind, BTreeSet<Arc<str>>>,
     nonces: BTreeMap<Kind, String>,
@@ -263,12 +263,14 @@ impl Client {
         let Some(frame) = self.wire.pop_front() else { return false };
         let kind = frame.kind;
         self.nonces.insert(kind, frame.nonce.to_string());
+        let bad: Vec<_> = frame.resources.iter().filter(|r| self.refuses(r)).cloned().collect();
+        let drops_all = kind == VHDS && !bad.is_empty();
+        assert!(self.open.insert(kind, (frame.clone(), bad)).is_none(), "two responses without an answer");
+        if drops_all {
+            return true;
+        }
         if kind == VHDS {
             self.receive_hosts(&frame);
-        }
-        assert!(self.open.insert(kind, frame.clone()).is_none(), "two responses without an answer");
-        if kind == VHDS && frame.resources.iter().any(|r| self.refuses(r)) {
-            return true;
         }
         let has = self.has.get_mut(&kind).unwrap();
         let before = has.clone();
@@ -304,9 +306,6 @@ impl Client {
     }
 
     fn receive_hosts(&mut self, frame: &Frame) {
-        if frame.resources.iter().any(|r| self.refuses(r)) {
-            return;
-        }
         for resource in frame.resources.iter() {
             if let Some(hosts) = self.tables.get_mut(table_of(&resource.name)) {
                 hosts.get_or_insert_default().insert(resource.name.clone(), resource.version);
@@ -362,13 +361,12 @@ impl Client {
     }
 
     fn answer(&mut self, kind: Kind) {
-        let Some(frame) = self.open.remove(&kind) else { return };
-        let bad: Vec<&Arc<Encoded>> = frame.resources.iter().filter(|r| self.refuses(r)).collect();
+        let Some((frame, bad)) = self.open.remove(&kind) else { return };
         // Two virtual hosts with one domain: it is said which domain, not which virtual hosts.
         let named = kind != VHDS || frame.resources.len() == 1 || bad.iter().any(|r| r.name.ends_with('b'));
         for resource in frame.resources.iter() {
             let key = (kind, resource.name.clone());
-            if self.refuses(resource) && named {
+            if bad.contains(resource) && named {
                 self.refused.insert(key, resource.version);
             } else {
                 self.refused.remove(&key);
