@@ -142,13 +142,12 @@ impl Watch {
         if !self.covers(name) {
             return None;
         }
-        let found = match self.root().get(name).map(|resource| self.spelt(resource)) {
-            Some(resource) => match self.rare.refused.get(name) {
-                Some(refused) if refused.version == resource.version => refused.kept.clone(),
-                _ => Some(resource.clone()),
-            },
-            None => self.rare.held.get(name).map(|held| held.resource.clone()),
-        };
+        let there = self.root().get(name).map(|resource| self.spelt(resource));
+        let found = there.or_else(|| self.rare.held.get(name).map(|held| &held.resource));
+        let found = found.and_then(|resource| match self.rare.refused.get(name) {
+            Some(refused) if refused.version == resource.version => refused.kept.clone(),
+            _ => Some(resource.clone()),
+        });
         let empty = || self.subscription.names.contains(name) && !self.rare.spared.contains(name);
         found.or_else(|| empty().then(|| placeholder(self.kind, name)).flatten())
     }

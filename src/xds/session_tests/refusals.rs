@@ -57,6 +57,17 @@ fn quarantine_brings_the_last_good_bytes() {
 }
 
 #[test]
+fn what_is_gone_and_was_refused_is_not_sent_again() {
+    let mut c = envoy(Protocol::Delta, ["", "", "l", "r=bad s"], &[], &["s"]);
+    c.subscribe(RDS, &["r"]);
+    c.push(["", "", "m", "s"]);
+    assert_eq!(c.frames(), ["lds +m -l", "rds +r=bad"], "listeners may name it until they are answered");
+    c.answer(RDS, Some("no"));
+    c.subscribe(RDS, &["r"]);
+    assert_eq!(c.frames(), ["rds +r="]);
+}
+
+#[test]
 fn a_new_resource_that_is_refused_is_left_out() {
     for protocol in BOTH {
         let mut c = envoy(protocol, ["a", "", "", ""], &[], &[]);
