@@ -3,11 +3,11 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::Deref,
-    sync::{Arc, LazyLock, Weak},
+    sync::{Arc, LazyLock, OnceLock, Weak},
 };
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::snapshot::{Bits, Filter};
 
@@ -20,6 +20,8 @@ pub struct Names {
     shared: bool,
     /// How it came from one that [`SharedNames`] has.
     origin: Option<Box<Origin>>,
+    /// In the order of their hashes, once somebody else has asked for the same.
+    by_hash: OnceLock<Box<[Arc<str>]>>,
 }
 
 /// A change of a set.
@@ -46,7 +48,7 @@ impl Names {
 
     /// Adds a name.
     pub fn insert(&mut self, name: Arc<str>) {
-        (self.shared, self.origin) = (false, None);
+        (self.shared, self.origin, self.by_hash) = (false, None, OnceLock::new());
         self.filter.add(&name, self.names.len());
         self.names.insert(name);
     }
@@ -70,6 +72,16 @@ impl Names {
         self.filter.may_hold(bits)
     }
 
+    /// Whether they are these, in the order of [`Hashed`].
+    fn are(&self, list: &[Hashed<'_>]) -> bool {
+        let by_hash = self.by_hash.get_or_init(|| {
+            let mut names: Vec<_> = self.names.iter().map(|name| (hashed(name), name)).collect();
+            names.sort_unstable();
+            names.into_iter().map(|(_, name)| name.clone()).collect()
+        });
+        by_hash.iter().map(|name| &**name).eq(list.iter().map(|(_, name)| *name))
+    }
+
     /// The filter.
     pub fn filter(&self) -> &Filter {
         &self.filter
@@ -80,7 +92,7 @@ impl From<BTreeSet<Arc<str>>> for Names {
     fn from(names: BTreeSet<Arc<str>>) -> Self {
         let mut filter = Filter::default();
         names.iter().enumerate().for_each(|(before, name)| filter.add(name, before));
-        Self { names, filter, shared: false, origin: None }
+        Self { names, filter, ..Self::default() }
     }
 }
 
@@ -158,21 +170,21 @@ impl SharedNames {
 
     /// The set of these names. Where it is known, no name is copied.
     pub fn of<'a>(&self, list: impl Iterator<Item = &'a str>) -> Arc<Names> {
-        let mut list: Vec<&str> = list.collect();
+        // Clients ask in an order of their own. To sort numbers takes a tenth of the time for names that begin alike.
+        let mut list: Vec<Hashed<'_>> = list.map(|name| (hashed(name), name)).collect();
         if list.is_empty() {
             return Names::none();
         }
-        // Mostly, it is in order.
-        list.sort();
+        list.sort_unstable();
         list.dedup();
-        let key = key(list.iter().copied());
+        let key = sum(list.iter().map(|(hash, _)| *hash));
         let known = self.known(key);
         if let Some(known) = &known
-            && known.iter().map(|name| &**name).eq(list.iter().copied())
+            && known.are(&list)
         {
             return known.clone();
         }
-        let names: BTreeSet<Arc<str>> = list.into_iter().map(Arc::from).collect();
+        let names: BTreeSet<Arc<str>> = list.into_iter().map(|(_, name)| Arc::from(name)).collect();
         let mut names = Arc::new(Names::from(names));
         if known.is_none() {
             self.add(key, &mut names);
@@ -228,14 +240,22 @@ impl Origin {
     }
 }
 
-/// Of names in their order.
-fn key<'a>(names: impl Iterator<Item = &'a str>) -> u64 {
-    let mut hash = Xxh3Default::new();
-    for name in names {
-        hash.update(&name.len().to_le_bytes());
-        hash.update(name.as_bytes());
-    }
-    hash.digest()
+/// A name after its hash.
+type Hashed<'a> = (Hash, &'a str);
+type Hash = u64;
+
+fn hashed(name: &str) -> Hash {
+    xxh3_64(name.as_bytes())
+}
+
+/// Of names in any order.
+fn key<'a>(names: impl Iterator<Item = &'a str>) -> Hash {
+    sum(names.map(hashed))
+}
+
+/// The hash of all. Who likes may find other names with the same: it only says where to look.
+fn sum(hashes: impl Iterator<Item = Hash>) -> Hash {
+    hashes.fold(0, Hash::wrapping_add)
 }
 
 #[cfg(test)]
