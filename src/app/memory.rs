@@ -1,4 +1,4 @@
-//! Gives memory back when streams have gone.
+//! Gives memory back: what was kept for streams that might come, and more when streams have gone.
 //!
 //! What thousands of streams needed lies scattered in the allocator's heaps, which glibc keeps for the next ones: after
 //! 1,000 streams had gone, the process still had three times what it began with. It can only take back whole pages, so that
@@ -20,6 +20,7 @@ pub fn spawn(context: Weak<Context>) {
     let watching = thread::Builder::new().name("memory".to_owned()).spawn(move || {
         let mut most = 0;
         while let Some(context) = context.upgrade() {
+            context.shared.age();
             if worth(&mut most, context.streams.len()) {
                 context.shared.forget();
                 give_back();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     ops::Deref,
     slice,
     sync::{
@@ -22,6 +23,9 @@ const WORTH_PAGES: usize = 32 * 1024;
 /// So many bytes are kept as shared pages at most, in the whole process. What is beyond is copied for each stream, as far as the
 /// stream has room for it: many clients that do not read may each hold on to another bundle.
 const MOST_PAGES: usize = 64 * 1024 * 1024;
+
+/// Bundles of so many bytes in all are kept for those who come next; twice as much for a moment.
+const MOST_RECENT: usize = MOST_PAGES / 4;
 
 /// Bytes of shared pages that are alive.
 static PAGES: AtomicUsize = AtomicUsize::new(0);
@@ -64,7 +68,18 @@ pub(super) enum Part<'a> {
     Pages(&'a [Bytes]),
 }
 
-/// What a layer of a snapshot has of the names of a subscription, or all that it has.
+/// Which of a layer's resources.
+#[derive(Clone, Copy, Debug)]
+pub enum Of<'a> {
+    /// All.
+    Everything,
+    /// Those of a subscription.
+    Names(&'a Arc<Names>),
+    /// Those whose names begin so.
+    Prefix(&'a Arc<str>),
+}
+
+/// Some of the resources of a snapshot's layer.
 #[derive(Debug)]
 pub struct Bundle {
     /// Held on to, because where they are stands for them in [`Bundles`].
@@ -90,7 +105,32 @@ struct Pages {
 
 /// The bundles that streams are given now, each once.
 #[derive(Debug, Default)]
-pub struct Bundles(Mutex<HashMap<(usize, u64), Weak<Bundle>>>);
+pub struct Bundles(Mutex<Known>);
+
+/// Of what, and the stamp of the layer.
+type Key = (Which, u64);
+
+/// [`Of`], with names by where they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Everything,
+    Names(usize),
+    Prefix(Arc<str>),
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    all: HashMap<Key, Weak<Bundle>>,
+    /// What was asked for since [`Bundles::age`] was called, and before: proxies that come one after the other would each make
+    /// their own, as nobody has the bundle of one that has acknowledged it.
+    recent: [Recent; 2],
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    bundles: HashMap<Key, Arc<Bundle>>,
+    bytes: usize,
+}
 
 /// A resource as it is written.
 pub(super) fn field(protocol: Protocol, resource: &Encoded) -> &[u8] {
@@ -172,11 +212,13 @@ impl From<Vec<Arc<Encoded>>> for Contents {
 // === impl Bundle ===
 
 impl Bundle {
-    fn new(names: Option<Arc<Names>>, layer: &ResourceSet) -> Self {
-        let resources: Vec<_> = match &names {
-            Some(names) => names.iter().filter_map(|name| layer.get(name)).cloned().collect(),
-            None => layer.values().cloned().collect(),
+    fn new(of: Of<'_>, layer: &ResourceSet) -> Self {
+        let resources: Vec<_> = match of {
+            Of::Everything => layer.values().cloned().collect(),
+            Of::Names(names) => names.iter().filter_map(|name| layer.get(name)).cloned().collect(),
+            Of::Prefix(prefix) => layer.with_prefix(prefix).cloned().collect(),
         };
+        let names = if let Of::Names(names) = of { Some(names.clone()) } else { None };
         let bytes = resources.iter().map(|resource| resource.size()).sum();
         let lengths = [Protocol::Delta, Protocol::Sotw].map(|protocol| length(protocol, &resources));
         let waits = resources.iter().any(|resource| resource.waits_for.is_some());
@@ -230,23 +272,106 @@ impl Bundles {
     /// Lets go of bundles that nobody is sent any more.
     pub fn forget(&self) {
         let mut known = self.0.lock();
-        known.retain(|_, bundle| bundle.strong_count() > 0);
-        known.shrink_to_fit();
+        known.recent = Default::default();
+        known.retain_alive();
+        known.all.shrink_to_fit();
     }
 
-    /// What a layer has of these names; or all that it has.
-    pub fn get(&self, names: Option<&Arc<Names>>, layer: &ResourceSet) -> Arc<Bundle> {
-        let key = (names.map_or(0, |names| Arc::as_ptr(names).addr()), layer.stamp());
-        if let Some(known) = self.0.lock().get(&key).and_then(Weak::upgrade) {
-            return known;
+    /// Lets go of bundles that nobody is sent any more and nobody has asked for since this was called last.
+    pub fn age(&self) {
+        let mut known = self.0.lock();
+        let [young, old] = &mut known.recent;
+        let gone = mem::replace(old, mem::take(young));
+        // Not under the lock.
+        drop(known);
+        drop(gone);
+    }
+
+    /// What a layer has of this.
+    pub fn get(&self, of: Of<'_>, layer: &ResourceSet) -> Arc<Bundle> {
+        let which = match of {
+            Of::Everything => Which::Everything,
+            Of::Names(names) => Which::Names(Arc::as_ptr(names).addr()),
+            Of::Prefix(prefix) => Which::Prefix(prefix.clone()),
+        };
+        let key = (which, layer.stamp());
+        if let Some(bundle) = self.0.lock().get(&key) {
+            return bundle;
         }
         // Not under the lock. Two that come at once may both make one.
-        let new = Arc::new(Bundle::new(names.cloned(), layer));
-        let mut known = self.0.lock();
-        if known.len() == known.capacity() {
-            known.retain(|_, bundle| bundle.strong_count() > 0);
-        }
-        known.insert(key, Arc::downgrade(&new));
+        let new = Arc::new(Bundle::new(of, layer));
+        self.0.lock().insert(key, &new);
         new
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn get(&mut self, key: &Key) -> Option<Arc<Bundle>> {
+        let bundle = self.all.get(key)?.upgrade()?;
+        self.recent[0].insert(key.clone(), &bundle);
+        Some(bundle)
+    }
+
+    fn insert(&mut self, key: Key, bundle: &Arc<Bundle>) {
+        if self.all.len() == self.all.capacity() {
+            self.retain_alive();
+        }
+        self.all.insert(key.clone(), Arc::downgrade(bundle));
+        self.recent[0].insert(key, bundle);
+    }
+
+    fn retain_alive(&mut self) {
+        self.all.retain(|_, bundle| bundle.strong_count() > 0);
+    }
+}
+
+// === impl Recent ===
+
+impl Recent {
+    /// Keeps it, if there is room.
+    fn insert(&mut self, key: Key, bundle: &Arc<Bundle>) {
+        if self.bytes + bundle.bytes() <= MOST_RECENT && self.bundles.insert(key, bundle.clone()).is_none() {
+            self.bytes += bundle.bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(size: usize) -> ResourceSet {
+        let one = Encoded::new("a".into(), "t", &vec![0; size], None, Arc::new([]));
+        [(Arc::from("a"), Arc::new(one))].into_iter().collect()
+    }
+
+    #[test]
+    fn bundles_are_kept_for_those_who_come_next() {
+        let bundles = Bundles::default();
+        let layer = layer(100);
+        let first = Arc::downgrade(&bundles.get(Of::Everything, &layer));
+        bundles.age();
+        assert!(
+            Weak::ptr_eq(&first, &Arc::downgrade(&bundles.get(Of::Everything, &layer))),
+            "nobody has it, and it is there"
+        );
+        bundles.age();
+        assert_eq!(first.strong_count(), 1);
+        bundles.age();
+        assert_eq!(first.strong_count(), 0, "nobody asked for it since");
+        let second = Arc::downgrade(&bundles.get(Of::Everything, &layer));
+        bundles.forget();
+        assert_eq!((second.strong_count(), bundles.0.lock().all.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let bundles = Bundles::default();
+        let layers: Vec<_> = (0..3).map(|_| layer(MOST_RECENT / 2 - 1024)).collect();
+        let made: Vec<_> =
+            layers.iter().map(|layer| Arc::downgrade(&bundles.get(Of::Everything, layer))).collect();
+        assert_eq!(made.iter().map(Weak::strong_count).collect::<Vec<_>>(), [1, 1, 0]);
     }
 }

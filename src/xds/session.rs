@@ -87,6 +87,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Lets go of what is kept for those who come next, if nobody came for it since this was called last.
+    pub fn age(&self) {
+        self.bundles.age();
+    }
+
     /// Lets go of what is kept of sets and bundles that nobody has any more.
     pub fn forget(&self) {
         self.names.forget();

@@ -18,7 +18,7 @@ use rare::{Held, Owed, Rarely, Refused};
 
 use super::{
     Nonce,
-    contents::{Bundle, Bundles, Contents},
+    contents::{Bundle, Bundles, Contents, Of},
     kind::Kind,
     names::Names,
     placeholder::placeholder,
@@ -197,7 +197,7 @@ impl Watch {
     pub fn pay(&mut self, says: bool) {
         let owed = self.rare.some().map(|rare| std::mem::take(&mut rare.owed)).unwrap_or_default();
         match owed {
-            Owed::These(names) if says => names.into_iter().for_each(|name| self.owe_one(name)),
+            Owed::These(clusters) if says => self.owe_all(&clusters),
             Owed::Everything if says => {
                 let names: Vec<_> = self.pending.each().keys().cloned().collect();
                 names.into_iter().for_each(|name| self.want(name, Has::Unknown));
@@ -252,18 +252,23 @@ impl Watch {
 
     /// Clusters were sent (again): the assignments that they wait for are sent after them, changed or not.
     pub fn owe(&mut self, clusters: &Contents) {
-        let mut names = clusters.waiting().filter_map(|cluster| cluster.waits_for.clone());
-        match &self.rare.owed {
-            _ if self.started => names.for_each(|name| self.owe_one(name)),
-            Owed::Nothing => self.rare.make().owed = Owed::These(names.collect()),
-            _ if names.next().is_some() => self.rare.make().owed = Owed::Everything,
-            Owed::These(_) | Owed::Everything => {}
+        if self.started {
+            return self.owe_all(clusters);
+        }
+        if clusters.waiting().next().is_some() {
+            let owed = match self.rare.owed {
+                Owed::Nothing => Owed::These(clusters.clone()),
+                Owed::These(_) | Owed::Everything => Owed::Everything,
+            };
+            self.rare.make().owed = owed;
         }
     }
 
-    fn owe_one(&mut self, name: Arc<str>) {
-        if self.covers(&name) {
-            self.want(name, Has::Unknown);
+    fn owe_all(&mut self, clusters: &Contents) {
+        for name in clusters.waiting().filter_map(|cluster| cluster.waits_for.as_ref()) {
+            if self.covers(name) {
+                self.want(name.clone(), Has::Unknown);
+            }
         }
     }
 
@@ -286,11 +291,8 @@ impl Watch {
     /// wants everything and has nothing, for [`Self::take`]: then nothing is noted name by name.
     #[must_use]
     pub fn advance(&mut self, step: &Arc<Step>, hold: bool, now: Instant) -> bool {
-        // Before the first answer all that was asked for by name is pending.
         let everything = self.subscription.wildcard;
-        let simple =
-            if everything { self.pending.is_empty() && self.waits_for_all() } else { self.kind != LEDS };
-        if self.step.sequence == 0 && simple {
+        if self.step.sequence == 0 && self.is_all_pending() {
             (self.rooted, self.step) = (step.clone(), step.clone());
             return everything;
         }
@@ -340,6 +342,16 @@ impl Watch {
         false
     }
 
+    /// Whether a client that was sent nothing so far will be sent all that it wants without looking for it.
+    fn is_all_pending(&self) -> bool {
+        match (self.subscription.wildcard, self.kind) {
+            (true, _) => self.pending.is_empty() && self.waits_for_all(),
+            (false, LEDS) => self.subscription.names.iter().all(|name| self.pending.contains(name)),
+            // What is asked for by name is pending until it is answered.
+            (false, _) => true,
+        }
+    }
+
     /// Lets go of what vanished in a step up to `settled`, or longer ago than `patience`.
     pub fn release(&mut self, settled: u64, expired: impl Fn(Instant) -> bool) {
         let free: Vec<Arc<str>> = self
@@ -381,13 +393,13 @@ impl Watch {
     /// the client has nothing. None: nothing is needed.
     pub fn take(&mut self, budget: usize, everything: bool, bundles: &Bundles) -> Option<Batch> {
         let answer = std::mem::take(&mut self.answer);
-        let whole = self.take_whole(budget, everything, bundles);
-        let mut left = budget - whole.iter().map(|bundle| bundle.bytes()).sum::<usize>();
+        let mut whole = self.take_whole(budget, everything, bundles);
+        let mut left = budget - bytes(&whole);
         let (mut changed, mut removed, mut homeless) = (Vec::new(), Vec::new(), Vec::new());
         if everything && whole.is_empty() {
             left = self.take_root(&mut changed, budget);
         } else if self.kind == LEDS {
-            left = self.take_collections(&mut changed, left);
+            left = self.take_collections(&mut whole, left, bundles);
         }
         while let Some((name, has)) = self.pending.pop_first() {
             let current = self.choose(&name, has);
@@ -398,7 +410,7 @@ impl Watch {
                     continue;
                 }
                 None if has == Has::Nothing || self.rare.spared.contains(&name) => continue,
-                _ if (size > left && left < budget && self.may_split(&changed, &name))
+                _ if (size > left && left < budget && self.may_split(&whole, &changed, &name))
                     || changed.len() >= self.at_once =>
                 {
                     self.pending.each().insert(name, has);
@@ -415,12 +427,13 @@ impl Watch {
             left = left.saturating_sub(size);
         }
         self.pending.each().extend(homeless);
+        let changed = Contents::new(whole, changed);
         self.add_before_removing(&changed, &mut removed);
-        let something = answer || !whole.is_empty() || !changed.is_empty() || !removed.is_empty();
+        let something = answer || !changed.is_empty() || !removed.is_empty();
         if !something {
             self.at_once = usize::MAX;
         }
-        something.then(|| Batch { changed: Contents::new(whole, changed), removed, answer })
+        something.then_some(Batch { changed, removed, answer })
     }
 
     /// What the client, which has nothing, gets as everybody does who asks for the same; nothing if that is too much for one
@@ -430,14 +443,13 @@ impl Watch {
         let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
         let mut found = Vec::new();
         if usual && (everything || names.is_some()) {
-            let all = self.root().layers().iter().map(|layer| bundles.get(names.as_ref(), layer));
-            found = all.filter(|bundle| !bundle.resources().is_empty()).collect();
+            found = self.bundles(names.as_ref().map_or(Of::Everything, Of::Names), bundles);
         }
         let fits = |bundle: &Arc<Bundle>| {
             self.kind.whole().is_none()
                 || bundle.prefixes().iter().all(|prefix| self.rare.open.contains(prefix))
         };
-        if !found.iter().all(fits) || found.iter().map(|bundle| bundle.bytes()).sum::<usize>() > budget {
+        if !found.iter().all(fits) || bytes(&found) > budget {
             found.clear();
         }
         if let Some(names) = names {
@@ -450,6 +462,12 @@ impl Watch {
             }
         }
         found
+    }
+
+    /// What the root has of this, as others get it, too.
+    pub(super) fn bundles(&self, of: Of<'_>, bundles: &Bundles) -> Vec<Arc<Bundle>> {
+        let all = self.root().layers().iter().map(|layer| bundles.get(of, layer));
+        all.filter(|bundle| !bundle.resources().is_empty()).collect()
     }
 
     /// The root as far as it fits; the rest is pending. Returns what is left of the budget.
@@ -483,4 +501,9 @@ impl Watch {
     pub fn is_partial(&self) -> bool {
         !self.pending.is_empty()
     }
+}
+
+/// The sum of their sizes, with what comes with each resource in a response.
+fn bytes(bundles: &[Arc<Bundle>]) -> usize {
+    bundles.iter().map(|bundle| bundle.bytes()).sum()
 }

@@ -10,8 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{EDS, Has, LEDS, RDS, Watch, rare::Rare};
-use crate::{snapshot::Encoded, xds::subscription::Subscription};
+use super::{EDS, Has, LEDS, RDS, Watch, bytes, rare::Rare};
+use crate::{
+    snapshot::Encoded,
+    xds::{Bundle, Bundles, Contents, contents::Of, subscription::Subscription},
+};
 
 /// What happened to a table, which is a route configuration whose virtual hosts are resources of their own, or an assignment
 /// whose endpoints are: its parts. By what their names begin with.
@@ -198,7 +201,12 @@ impl Watch {
 
     /// Collections that are wanted as a whole, each whole or not at all: what its names would come to, without looking for each
     /// of thousands. Returns what is left of the budget.
-    pub(super) fn take_collections(&mut self, changed: &mut Vec<Arc<Encoded>>, budget: usize) -> usize {
+    pub(super) fn take_collections(
+        &mut self,
+        whole: &mut Vec<Arc<Bundle>>,
+        budget: usize,
+        bundles: &Bundles,
+    ) -> usize {
         let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
         let mut left = budget;
         for prefix in std::mem::take(self.pending.collections()) {
@@ -206,34 +214,35 @@ impl Watch {
                 self.want_each_of(&prefix);
                 continue;
             }
-            let found: Vec<_> = self.root().with_prefix(&prefix).map(|r| self.spelt(r).clone()).collect();
-            let size: usize = found.iter().map(|resource| resource.size() + 8).sum();
-            if (!found.is_empty() && !self.has_place(&prefix)) || (size > left && !changed.is_empty()) {
+            let is_there = self.root().with_prefix(&prefix).next().is_some();
+            let has_place = !is_there || self.has_place(&prefix);
+            let found = has_place.then(|| self.bundles(Of::Prefix(&prefix), bundles));
+            let Some(found) = found.filter(|found| bytes(found) <= left || whole.is_empty()) else {
                 self.pending.collections().insert(prefix);
                 continue;
-            }
-            left = left.saturating_sub(size);
+            };
+            left = left.saturating_sub(bytes(&found));
             let each = self.pending.each();
             if !each.is_empty() {
-                found.iter().for_each(|resource| {
+                found.iter().flat_map(|bundle| bundle.resources()).for_each(|resource| {
                     each.remove(&resource.name);
                 });
             }
-            changed.extend(found);
+            whole.extend(found);
         }
         left
     }
 
     /// Whether a response may end before this name: not within a collection, for a cluster that is waiting takes what has
     /// come for all.
-    pub(super) fn may_split(&self, changed: &[Arc<Encoded>], name: &str) -> bool {
-        let last = || changed.last().map(|last| collection(&last.name));
-        self.kind != LEDS || last() != Some(collection(name))
+    pub(super) fn may_split(&self, whole: &[Arc<Bundle>], changed: &[Arc<Encoded>], name: &str) -> bool {
+        let last = || changed.last().or_else(|| whole.last()?.resources().last());
+        self.kind != LEDS || last().map(|last| collection(&last.name)) != Some(collection(name))
     }
 
     /// An endpoint that moves to another collection is removed from the old one after it was added to the new one: Envoy
     /// takes them one after the other, in any order, and has no such endpoint in between.
-    pub(super) fn add_before_removing(&mut self, changed: &[Arc<Encoded>], removed: &mut Vec<Arc<str>>) {
+    pub(super) fn add_before_removing(&mut self, changed: &Contents, removed: &mut Vec<Arc<str>>) {
         if self.kind != LEDS || changed.is_empty() || removed.is_empty() {
             return;
         }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::Table;
-use crate::snapshot::{Encoded, Version};
+use crate::{
+    snapshot::{Encoded, Version},
+    xds::Contents,
+};
 
 /// Exceptions and parts.
 #[derive(Debug, Default)]
@@ -45,7 +48,8 @@ pub(super) struct Rare {
 pub(super) enum Owed {
     #[default]
     Nothing,
-    These(Vec<Arc<str>>),
+    /// Those of these clusters.
+    These(Contents),
     /// It was more than once.
     Everything,
 }
