@@ -213,7 +213,7 @@ impl Pipeline {
             let due = self.staleness.next().map(|due| sleep_until(due.into()));
             // Whoever is chosen: neither a storm of proxies nor a flood of changes makes the other wait.
             tokio::select! {
-                Some(inspection) = self.inspections.recv() => inspection(&self.state),
+                Some(inspection) = self.inspections.recv() => self.on_inspection(inspection),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 Some(batch) = self.changes.recv() => self.on_batch(batch),
                 Ok(()) = self.dead_gateways.changed() => self.on_dead_gateways(),
@@ -222,6 +222,14 @@ impl Pipeline {
                 else => return,
             }
         }
+    }
+
+    /// Who tells something and then asks sees what was told.
+    fn on_inspection(&mut self, inspection: Inspection) {
+        if let Ok(batch) = self.changes.try_recv() {
+            self.on_batch(batch);
+        }
+        inspection(&self.state);
     }
 
     fn on_command(&mut self, command: Command) {
