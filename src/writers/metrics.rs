@@ -1,17 +1,23 @@
 //! What writers count.
 
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
     registry::Registry,
 };
+use tokio::sync::watch;
 
+use super::Standing;
 use crate::model::ClusterId;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Cluster {
-    cluster: String,
-}
+/// Who leads, by cluster. Looked at when it is asked for: a process that was stopped for longer than a Lease must not say that
+/// it leads when it goes on, not even until its tasks have had their turn.
+#[derive(Clone, Debug, Default)]
+struct Leading(Arc<Mutex<BTreeMap<ClusterId, watch::Receiver<Standing>>>>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Written {
@@ -50,7 +56,7 @@ const TOLD: [Told; 4] = [Told::Written, Told::Repeated, Told::Failed, Told::Left
 /// Counters of all clusters.
 #[derive(Clone, Debug, Default)]
 pub struct WriterMetrics {
-    leads: Family<Cluster, Gauge>,
+    leading: Leading,
     root_certs: Family<Written, Counter>,
     webhooks: Family<Written, Counter>,
     events: Family<Written, Counter>,
@@ -63,8 +69,8 @@ impl WriterMetrics {
     /// Registers all of them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { leads, root_certs, webhooks, events, exports } = metrics.clone();
-        registry.register("landbridge_is_leader", "1 where this replica writes to the cluster", leads);
+        let Self { leading, root_certs, webhooks, events, exports } = metrics.clone();
+        registry.register_collector(Box::new(leading));
         registry.register(
             "landbridge_root_cert_configmaps",
             "ConfigMaps istio-ca-root-cert, by what was done",
@@ -88,9 +94,9 @@ impl WriterMetrics {
         metrics
     }
 
-    /// Whether this replica writes to a cluster.
-    pub fn leads(&self, cluster: &ClusterId, leads: bool) {
-        self.leads.get_or_create(&Cluster { cluster: cluster.to_string() }).set(i64::from(leads));
+    /// A cluster is written to by who leads.
+    pub fn stands(&self, cluster: &ClusterId, standing: watch::Receiver<Standing>) {
+        self.leading.0.lock().insert(cluster.clone(), standing);
     }
 
     /// A ConfigMap was tried.
@@ -115,7 +121,7 @@ impl WriterMetrics {
 
     /// A cluster is not written to any more.
     pub fn forget(&self, cluster: &ClusterId) {
-        self.leads.remove(&Cluster { cluster: cluster.to_string() });
+        self.leading.0.lock().remove(cluster);
         for outcome in OUTCOMES {
             self.root_certs.remove(&written(cluster, outcome));
             self.webhooks.remove(&written(cluster, outcome));
@@ -124,6 +130,21 @@ impl WriterMetrics {
         for told in TOLD {
             self.events.remove(&of_event(cluster, told));
         }
+    }
+}
+
+// === impl Leading ===
+
+impl Collector for Leading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let (name, help) = ("landbridge_is_leader", "1 where this replica writes to the cluster");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let now = Instant::now();
+        for (cluster, standing) in &*self.0.lock() {
+            let leads = ConstGauge::new(i64::from(standing.borrow().leads(now)));
+            leads.encode(family.encode_family(&[("cluster", cluster.as_str())].as_slice())?)?;
+        }
+        Ok(())
     }
 }
 

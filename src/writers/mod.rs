@@ -94,6 +94,7 @@ impl Writer {
         standing: watch::Sender<Standing>,
         stop: CancellationToken,
     ) {
+        self.metrics.stands(cluster, standing.subscribe());
         let mut election = Election::new(self, cluster, access.clone());
         if *cluster == self.own {
             self.lead(cluster, &access, &mut election, &standing, &stop).await;
@@ -146,7 +147,6 @@ impl Writer {
                 if elected.wait_for(leads).await.is_err() {
                     return;
                 }
-                self.metrics.leads(cluster, true);
                 tracing::info!(%cluster, "this replica writes to the cluster");
                 let report = async {
                     match &self.problems {
@@ -176,7 +176,6 @@ impl Writer {
                     () = export => {}
                     () = deposed(standing.subscribe()) => {}
                 }
-                self.metrics.leads(cluster, false);
                 tracing::info!(%cluster, "this replica does not write to the cluster any more");
             }
         };
@@ -187,7 +186,6 @@ impl Writer {
         };
         if stopped {
             // Nothing is written any more from here on.
-            self.metrics.leads(cluster, false);
             standing.send_replace(Standing::default());
             election.release().await;
         }
