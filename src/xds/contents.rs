@@ -332,8 +332,9 @@ impl Known {
 impl Recent {
     /// Keeps it, if there is room.
     fn insert(&mut self, key: Key, bundle: &Arc<Bundle>) {
-        if self.bytes + bundle.bytes() <= MOST_RECENT && self.bundles.insert(key, bundle.clone()).is_none() {
-            self.bytes += bundle.bytes();
+        let bytes = size_of::<(Key, Bundle)>() + bundle.bytes();
+        if self.bytes + bytes <= MOST_RECENT && self.bundles.insert(key, bundle.clone()).is_none() {
+            self.bytes += bytes;
         }
     }
 }

@@ -170,7 +170,7 @@ impl SharedNames {
 
     /// The set of these names. Where it is known, no name is copied.
     pub fn of<'a>(&self, list: impl Iterator<Item = &'a str>) -> Arc<Names> {
-        // Clients ask in an order of their own. To sort numbers takes a tenth of the time for names that begin alike.
+        // Clients ask in an order of their own. A thousand names that begin alike take a third of the time of sorting texts.
         let mut list: Vec<Hashed<'_>> = list.map(|name| (hashed(name), name)).collect();
         if list.is_empty() {
             return Names::none();

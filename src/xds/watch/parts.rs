@@ -214,9 +214,10 @@ impl Watch {
                 self.want_each_of(&prefix);
                 continue;
             }
-            let is_there = self.root().with_prefix(&prefix).next().is_some();
-            let has_place = !is_there || self.has_place(&prefix);
-            let found = has_place.then(|| self.bundles(Of::Prefix(&prefix), bundles));
+            if self.root().with_prefix(&prefix).next().is_none() {
+                continue;
+            }
+            let found = self.has_place(&prefix).then(|| self.bundles(Of::Prefix(&prefix), bundles));
             let Some(found) = found.filter(|found| bytes(found) <= left || whole.is_empty()) else {
                 self.pending.collections().insert(prefix);
                 continue;
