@@ -226,8 +226,10 @@ impl Pipeline {
 
     /// Who tells something and then asks sees what was told.
     fn on_inspection(&mut self, inspection: Inspection) {
-        if let Ok(batch) = self.changes.try_recv() {
-            self.on_batch(batch);
+        for _ in 0..self.changes.len().div_ceil(BATCHES_AT_ONCE) {
+            if let Ok(batch) = self.changes.try_recv() {
+                self.on_batch(batch);
+            }
         }
         inspection(&self.state);
     }
