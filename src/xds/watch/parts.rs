@@ -10,10 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{EDS, Has, LEDS, RDS, Watch, bytes, rare::Rare};
+use super::{EDS, Has, LEDS, RDS, Watch, rare::Rare};
 use crate::{
     snapshot::Encoded,
-    xds::{Bundle, Bundles, Contents, contents::Of, subscription::Subscription},
+    xds::{Bundle, Contents, subscription::Subscription},
 };
 
 /// What happened to a table, which is a route configuration whose virtual hosts are resources of their own, or an assignment
@@ -193,45 +193,10 @@ impl Watch {
         }
     }
 
-    fn want_each_of(&mut self, prefix: &str) {
+    pub(super) fn want_each_of(&mut self, prefix: &str) {
         let names = self.root().with_prefix(prefix).map(|r| r.name.clone());
         let names: Vec<_> = names.filter(|name| self.covers(name)).collect();
         names.into_iter().for_each(|name| self.want(name, Has::Unknown));
-    }
-
-    /// Collections that are wanted as a whole, each whole or not at all: what its names would come to, without looking for each
-    /// of thousands. Returns what is left of the budget.
-    pub(super) fn take_collections(
-        &mut self,
-        whole: &mut Vec<Arc<Bundle>>,
-        budget: usize,
-        bundles: &Bundles,
-    ) -> usize {
-        let usual = self.at_once == usize::MAX && self.rare.refused.is_empty() && self.rare.held.is_empty();
-        let mut left = budget;
-        for prefix in std::mem::take(self.pending.collections()) {
-            if !usual {
-                self.want_each_of(&prefix);
-                continue;
-            }
-            if self.root().with_prefix(&prefix).next().is_none() {
-                continue;
-            }
-            let found = self.has_place(&prefix).then(|| self.bundles(Of::Prefix(&prefix), bundles));
-            let Some(found) = found.filter(|found| bytes(found) <= left || whole.is_empty()) else {
-                self.pending.collections().insert(prefix);
-                continue;
-            };
-            left = left.saturating_sub(bytes(&found));
-            let each = self.pending.each();
-            if !each.is_empty() {
-                found.iter().flat_map(|bundle| bundle.resources()).for_each(|resource| {
-                    each.remove(&resource.name);
-                });
-            }
-            whole.extend(found);
-        }
-        left
     }
 
     /// Whether a response may end before this name: not within a collection, for a cluster that is waiting takes what has
