@@ -2,6 +2,7 @@
 
 mod bed;
 mod criterion;
+mod floor;
 mod instructions;
 mod machine;
 mod process;

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::Setting;
 use crate::{
     bed::{Bed, MIB, merged},
+    floor::{self, Floor},
     report::{Figure, Target},
 };
 
@@ -43,18 +44,9 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
     let measured = bed.load(merged(bed.plaintext(&server, proxies), phases))?;
     drop(server);
     let bytes = measured.get("phase.connect.received")? / proxies as f64;
-    let full = format!("{bytes:.0}");
-    let (floor, address) = bed.floor(&["--full", &full])?;
-    let over_floor = bed.load(json!({
-        "server": address,
-        "serverPid": floor.pid(),
-        "proxies": proxies,
-        "ask": { "types": ["cds", "eds"] },
-        "phases": [{ "connect": {} }],
-        "verify": { "shapes": false, "witnesses": 0, "truth": false },
-    }))?;
-    let floor = over_floor.get("phase.connect.server.cpu")? / proxies as f64 * 1e3;
     let made = measured.get("changes.made")?;
+    let push = measured.get("phase.churn.received")? / made / proxies as f64;
+    let floor = floor::run(&bed, Floor { tls: false, proxies, full: bytes as usize, push: push as usize })?;
     Ok(vec![
         Figure::new(
             scenario,
@@ -62,7 +54,7 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             measured.get("phase.connect.server.cpu.proxy")? * 1e3,
             "ms",
         )
-        .beside(floor)
+        .beside(floor.connect * 1e3)
         .target(Target::Floors(1.5)),
         Figure::new(
             scenario,
@@ -83,6 +75,7 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             measured.get("phase.churn.server.cpu")? / made * 1e3,
             "ms",
         )
+        .beside(floor.push * 1e3)
         .target(Target::AtMost(30.0)),
         Figure::new(
             scenario,
@@ -90,6 +83,7 @@ pub fn unscoped(setting: &Setting, scenario: &str) -> Result<Vec<Figure>> {
             measured.get("change.eds.last.p99")? * 1e3,
             "ms",
         )
+        .beside(floor.last * 1e3)
         .target(Target::AtMost(15.0)),
     ])
 }
