@@ -8,11 +8,9 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use landbridge::{
     snapshot::ResourceType,
-    xds::{Kind, Limits, Payload, Protocol, Session},
+    xds::{DeltaRequest, Kind, Limits, Payload, Protocol, Session},
 };
-use landbridge_proto::envoy::{
-    config::endpoint::v3::ClusterLoadAssignment, service::discovery::v3::DeltaDiscoveryRequest,
-};
+use landbridge_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use prost::Message;
 
 const SERVICES: usize = 1_000;
@@ -24,8 +22,9 @@ fn event_to_bytes(c: &mut Criterion) {
     mesh::attach(&mut state, PROXIES);
     let kind = Kind::Snapshot(ResourceType::Endpoint);
     let mut session = Session::new(Protocol::Delta, mesh::snapshot(&state), Limits::default());
-    let names = mesh::snapshot(&state).endpoints.iter().map(|e| e.name.to_string()).collect();
-    let subscribe = DeltaDiscoveryRequest { resource_names_subscribe: names, ..Default::default() };
+    let snapshot = mesh::snapshot(&state);
+    let names = snapshot.endpoints.iter().map(|e| &*e.name).collect();
+    let subscribe = DeltaRequest { subscribe: names, ..Default::default() };
     session.delta(kind, &subscribe).expect("a valid request");
     settle(&mut session, kind);
 
@@ -54,7 +53,7 @@ fn settle(session: &mut Session, kind: Kind) -> usize {
     while let Some(frame) = session.next_frame(Instant::now()) {
         let nonce = frame.nonce.to_string();
         bytes += Payload::new(Protocol::Delta, frame).map(|chunk| chunk.len()).sum::<usize>();
-        let ack = DeltaDiscoveryRequest { response_nonce: nonce, ..Default::default() };
+        let ack = DeltaRequest { nonce: &nonce, ..Default::default() };
         session.delta(kind, &ack).expect("a valid request");
     }
     bytes

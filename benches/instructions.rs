@@ -11,9 +11,8 @@ use landbridge::{
     resource::eds,
     snapshot::{ResourceType, Snapshot},
     view::{EndpointView, Scope},
-    xds::{Kind, Limits, Payload, Protocol, Session},
+    xds::{DeltaRequest, Kind, Limits, Payload, Protocol, Session},
 };
-use landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 /// How often a path runs while it is counted. Even, so that what flips is as before.
 const ROUNDS: u64 = 20;
@@ -119,7 +118,7 @@ fn push() -> Path {
     });
     let mut session = Session::new(Protocol::Delta, snapshots[1].clone(), Limits::default());
     let names = names(&snapshots[1]);
-    let subscribe = DeltaDiscoveryRequest { resource_names_subscribe: names, ..Default::default() };
+    let subscribe = DeltaRequest { subscribe: names, ..Default::default() };
     session.delta(kind, &subscribe).expect("a valid request");
     assert!(frame(&mut session, kind) > 0);
     let mut next = 0;
@@ -146,8 +145,8 @@ fn mesh_with_proxies(services: usize, proxies: usize) -> State {
     state
 }
 
-fn names(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.endpoints.iter().map(|e| e.name.to_string()).collect()
+fn names(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.endpoints.iter().map(|e| &*e.name).collect()
 }
 
 /// The next frame's bytes, acknowledged.
@@ -155,7 +154,7 @@ fn frame(session: &mut Session, kind: Kind) -> usize {
     let Some(frame) = session.next_frame(Instant::now()) else { return 0 };
     let nonce = frame.nonce.to_string();
     let bytes = Payload::new(Protocol::Delta, frame).map(|chunk| chunk.len()).sum();
-    let ack = DeltaDiscoveryRequest { response_nonce: nonce, ..Default::default() };
+    let ack = DeltaRequest { nonce: &nonce, ..Default::default() };
     session.delta(kind, &ack).expect("a valid request");
     bytes
 }

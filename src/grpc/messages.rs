@@ -16,6 +16,9 @@ use tonic::Status;
 
 use super::PREFIX;
 
+/// So much room is made for a message before it has come. A client may announce 4 MiB and send none of it.
+const ROOM: usize = 128 * 1024;
+
 /// Cuts a body into messages. Keeps nothing between two of them.
 #[derive(Debug)]
 pub struct Messages<B = Incoming> {
@@ -75,14 +78,14 @@ where
     fn cut(&mut self) -> Result<Option<Bytes>, Status> {
         let read: &[u8] = if self.part.is_empty() { &self.rest } else { &self.part };
         let Some((prefix, _)) = read.split_first_chunk::<PREFIX>() else {
-            self.keep();
+            self.keep(PREFIX);
             return Ok(None);
         };
         let [flag, length @ ..] = *prefix;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         self.check(flag, length)?;
         if read.len() - PREFIX < length {
-            self.keep();
+            self.keep(PREFIX + length);
             return Ok(None);
         }
         if !self.part.is_empty() {
@@ -96,10 +99,11 @@ where
         Ok(Some(message))
     }
 
-    /// What is there is not enough: the next bytes are appended to it.
-    fn keep(&mut self) {
-        if self.part.is_empty() && !self.rest.is_empty() {
-            self.part = BytesMut::from(mem::take(&mut self.rest));
+    /// What is there of `whole` bytes is not enough: the next ones are appended to it.
+    fn keep(&mut self, whole: usize) {
+        if !self.rest.is_empty() {
+            self.part.reserve(whole.min(ROOM));
+            self.part.extend_from_slice(&mem::take(&mut self.rest));
         }
     }
 
@@ -132,7 +136,8 @@ where
     }
 }
 
-fn unreadable(why: &str) -> Status {
+/// A request that is no message.
+pub fn unreadable(why: &str) -> Status {
     Status::invalid_argument(format!("a request cannot be read: {why}"))
 }
 

@@ -22,7 +22,7 @@ use prost::Message;
 use tonic::Status;
 
 pub use body::{Body, streaming};
-pub use messages::{Messages, read};
+pub use messages::{Messages, read, unreadable};
 pub use pace::Pace;
 pub use router::Router;
 pub use unary::unary;

@@ -7,7 +7,6 @@
 //!
 //! `stream` moves the bytes, `server` listens, `node` reads who connects, `status` and `metrics` tell about it.
 
-mod ack;
 mod auth;
 mod connections;
 mod contents;
@@ -24,6 +23,7 @@ pub mod overload;
 mod payload;
 mod placeholder;
 mod rate;
+mod request;
 pub mod secrets;
 pub mod server;
 mod session;
@@ -42,6 +42,7 @@ pub use kind::Kind;
 pub use names::{Names, SharedNames};
 pub use order::PATIENCE;
 pub use payload::Payload;
+pub use request::{DeltaRequest, RequestError};
 pub use session::{Heard, Limits, Session, Shared, Violation};
 pub use subscription::Subscription;
 pub use watch::{InFlight, Step, Watch};

@@ -243,7 +243,7 @@ impl Client {
     }
 
     fn say(&mut self, kind: Kind, request: DeltaDiscoveryRequest) {
-        self.session.delta(kind, &request).unwrap();
+        delta(&mut self.session, kind, &request).unwrap();
     }
 
     fn reconnect(&mut self, snapshot: Arc<Snapshot>) {

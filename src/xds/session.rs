@@ -263,7 +263,7 @@ impl Session {
         &self,
         kind: Kind,
         replaces: bool,
-        names: impl ExactSizeIterator<Item = &'a String>,
+        names: impl Iterator<Item = &'a str>,
     ) -> Result<(), Violation> {
         let others = |w: &&Watch| !(replaces && std::ptr::eq(*w, self.watch(kind)));
         let held: usize = self.watches.iter().filter(others).map(|w| w.subscription.names.len()).sum();
@@ -273,7 +273,7 @@ impl Session {
                 let (kind, bytes, limit) = (kind.short(), name.len(), self.limits.name_bytes);
                 return Err(Violation::NameLength { kind, bytes, limit });
             }
-            new += usize::from(replaces || !self.watch(kind).subscription.names.contains(name.as_str()));
+            new += usize::from(replaces || !self.watch(kind).subscription.names.contains(name));
         }
         let (asked, limit) = (held + new, self.limits.names);
         if asked > limit { Err(Violation::TooManyNames { asked, limit }) } else { Ok(()) }
@@ -288,6 +288,17 @@ fn version_of(resources: &Contents) -> FrameVersion {
         hash.update(&resource.version.0.to_le_bytes());
     }
     FrameVersion::Content(hash.digest())
+}
+
+/// Takes in a request as it comes over the wire.
+#[cfg(test)]
+fn delta(
+    session: &mut Session,
+    kind: Kind,
+    request: &landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest,
+) -> Result<Heard, Violation> {
+    let bytes = prost::Message::encode_to_vec(request);
+    session.delta(kind, &super::DeltaRequest::read(&bytes).expect("a request"))
 }
 
 /// All clients of a test share what there is to be shared, from run to run.

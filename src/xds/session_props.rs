@@ -195,7 +195,7 @@ impl Client {
                         initial_resource_versions: versions.collect(),
                         ..Default::default()
                     };
-                    self.session.delta(kind, &request).unwrap();
+                    delta(&mut self.session, kind, &request).unwrap();
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Client {
                     false => &mut request.resource_names_unsubscribe,
                 };
                 list.push(name.to_string());
-                self.session.delta(kind, &request).unwrap();
+                delta(&mut self.session, kind, &request).unwrap();
             }
             // With a response that was read and not answered, its answer carries the new names.
             Protocol::Sotw if self.open.contains_key(&kind) => self.answer(kind),
@@ -329,7 +329,7 @@ impl Client {
             }
             self.tables.entry(resource.name.clone()).or_default();
             if !std::mem::replace(&mut self.vhds, true) {
-                self.session.delta(VHDS, &DeltaDiscoveryRequest::default()).unwrap();
+                delta(&mut self.session, VHDS, &DeltaDiscoveryRequest::default()).unwrap();
             }
         }
     }
@@ -385,7 +385,7 @@ impl Client {
             Protocol::Delta => {
                 let (response_nonce, error_detail) = (frame.nonce.to_string(), refusal);
                 let request = DeltaDiscoveryRequest { response_nonce, error_detail, ..Default::default() };
-                self.session.delta(kind, &request).unwrap();
+                delta(&mut self.session, kind, &request).unwrap();
             }
         }
     }

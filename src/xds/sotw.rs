@@ -19,7 +19,7 @@ impl Session {
     ///   servers wait for the next answer, which repeats them, but then a name that was dropped and taken up again in
     ///   between would look as if it never was, and its resource would not be sent to a client that dropped it.
     pub fn sotw(&mut self, kind: Kind, request: &DiscoveryRequest) -> Result<Heard, Violation> {
-        self.check(kind, true, request.resource_names.iter())?;
+        self.check(kind, true, request.resource_names.iter().map(String::as_str))?;
         let refusal = request.error_detail.as_ref().map(|e| e.message.as_str());
         let first = !self.watch(kind).started;
         let heard = if first || (request.response_nonce.is_empty() && refusal.is_none()) {

@@ -21,7 +21,6 @@ use tracing::{Instrument, Span, debug, info, warn};
 
 use super::{
     Frame, Heard, Kind, Nonce, Protocol, Session,
-    ack::Ack,
     auth::{Peer, Proven},
     node,
     overload::Admitted,
@@ -32,7 +31,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    grpc::{self, Messages},
+    grpc::Messages,
     model::node::Proxy,
     snapshot::{Attachment, Filter, Nack, ResourceType, Snapshot},
 };
@@ -112,7 +111,7 @@ impl<W: Wire> Serving<W> {
         // What the client says first: it may change what it is sent.
         while let Poll::Ready(request) = stream.requests.poll_next(cx) {
             let Some(request) = request? else { return Poll::Ready(Ok(None)) };
-            stream.hear_bytes(request)?;
+            stream.hear(&W::read(&request)?)?;
             // Others have their turn, too.
             ready!(pin!(consume_budget()).poll(cx));
         }
@@ -140,10 +139,7 @@ impl Drop for Ended {
 }
 
 /// Waits for the first request that says who it is from.
-async fn first_request<W: Wire>(
-    context: &Context,
-    requests: &mut Messages,
-) -> Result<Option<W::Request>, Status> {
+async fn first_request<W: Wire>(context: &Context, requests: &mut Messages) -> Result<Option<Bytes>, Status> {
     let patience = context.settings.first_request_timeout;
     let end = Instant::now() + patience;
     loop {
@@ -154,9 +150,9 @@ async fn first_request<W: Wire>(
                 patience.as_secs()
             ))),
         };
-        match request.map(grpc::read::<W::Request>).transpose()? {
-            Some(request) if W::type_url(&request) == HEALTH_INFORMATION => {}
-            other => return Ok(other),
+        let Some(request) = request else { return Ok(None) };
+        if W::type_url(&W::read(&request)?) != HEALTH_INFORMATION {
+            return Ok(Some(request));
         }
     }
 }
@@ -205,14 +201,14 @@ impl<W: Wire> Stream<W> {
         mut requests: Messages,
     ) -> Result<Option<Self>, Status> {
         let Some(first) = first_request::<W>(&context, &mut requests).await? else { return Ok(None) };
-        let first = &first;
-        let node_id = W::node(first).map(|n| n.id.clone()).unwrap_or_default();
+        let first = &W::read(&first)?;
+        let node_id = W::node_id(first).to_owned();
         let Caller { peer, proven, admitted, span } = caller;
         let (attachment, connected, snapshot) = match scope {
             // A secret belongs to an identity, whatever the node says.
             Scope::Secrets => (None, None, Arc::new(Snapshot::empty())),
             Scope::Aggregated => {
-                let proxy = admit(&context, W::node(first), W::PROTOCOL, &proven)?;
+                let proxy = admit(&context, W::node(first)?.as_ref(), W::PROTOCOL, &proven)?;
                 let attachment = context
                     .attacher
                     .attach(proxy.clone())
@@ -252,28 +248,6 @@ impl<W: Wire> Stream<W> {
         Ok(Some(stream))
     }
 
-    fn hear_bytes(&mut self, request: Bytes) -> Result<(), Status> {
-        match W::ack(&request) {
-            // A first request asks for something, whatever else it says.
-            Some(ack) if self.is_answer(&ack) => self.hear_ack(&ack),
-            _ => self.hear(&grpc::read(request)?),
-        }
-    }
-
-    fn is_answer(&self, ack: &Ack<'_>) -> bool {
-        Kind::from_type_url(ack.type_url).is_some_and(|kind| self.session.watch(kind).started)
-    }
-
-    fn hear_ack(&mut self, ack: &Ack<'_>) -> Result<(), Status> {
-        self.check_node(ack.node_id)?;
-        let Some(kind) = self.kind(ack.type_url)? else { return Ok(()) };
-        let heard = self.session.answer(kind, ack.nonce, None).unwrap_or(Heard::Stale);
-        self.note(kind, heard, None);
-        self.settled(false);
-        self.dirty = true;
-        Ok(())
-    }
-
     /// All requests of a stream are from one node.
     fn check_node(&self, id: &str) -> Result<(), Status> {
         if id.is_empty() || id == self.node_id {
@@ -286,8 +260,8 @@ impl<W: Wire> Stream<W> {
         )))
     }
 
-    fn hear(&mut self, request: &W::Request) -> Result<(), Status> {
-        self.check_node(W::node(request).map_or("", |node| &node.id))?;
+    fn hear(&mut self, request: &W::Request<'_>) -> Result<(), Status> {
+        self.check_node(W::node_id(request))?;
         let Some(kind) = self.kind(W::type_url(request))? else { return Ok(()) };
         let first = !self.session.watch(kind).started;
         let heard = W::hear(&mut self.session, kind, request).map_err(|violation| {
@@ -299,6 +273,17 @@ impl<W: Wire> Stream<W> {
             }
         })?;
         self.note(kind, heard, W::refusal(request));
+        // Most only accept what was sent.
+        if first || W::resubscribes(request) {
+            self.resubscribed(kind, first, request);
+        }
+        self.settled(false);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// The client may want something else now.
+    fn resubscribed(&mut self, kind: Kind, first: bool, request: &W::Request<'_>) {
         if kind == Kind::Secret {
             let (names, asked) = (&self.session.watch(kind).subscription.names, W::asked(request, first));
             for (name, why) in self.secrets.follow(names, &asked) {
@@ -315,9 +300,6 @@ impl<W: Wire> Stream<W> {
             self.follow(kind);
         }
         self.update(kind, |status| (status.names, status.wildcard) = (names, wildcard));
-        self.settled(false);
-        self.dirty = true;
-        Ok(())
     }
 
     /// The type to serve, if it is one that this stream serves. Others are left unanswered, as xDS asks of servers

@@ -11,17 +11,14 @@ use landbridge::{
     ca::csr,
     registry::file,
     snapshot::{Encoded, ResourceSet, ResourceType, Resources, Snapshot},
-    xds::{Kind, Limits, Protocol, Session, node},
+    xds::{DeltaRequest, Kind, Limits, Protocol, Session, node},
 };
-use landbridge_proto::envoy::{
-    config::core::v3::Node,
-    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
-};
+use landbridge_proto::envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryRequest};
 use lean_http2::{
     frame::PREFACE,
     server::{Answer, Connection, Settings},
 };
-use prost::Message;
+use prost::{Message, decode_length_delimiter};
 use tokio::{
     io::{AsyncWriteExt, copy, duplex, sink, split},
     join, runtime,
@@ -52,8 +49,10 @@ pub fn read_node(bytes: &[u8]) {
 /// The requests of a Delta stream, length-delimited.
 pub fn delta(bytes: &[u8]) {
     let mut session = Session::new(Protocol::Delta, snapshot(), Limits::default());
-    each(bytes, |request: DeltaDiscoveryRequest| {
-        if let Some(kind) = Kind::from_type_url(&request.type_url) {
+    each(bytes, |message| {
+        let Ok(request) = DeltaRequest::read(message) else { return };
+        let _ = request.node();
+        if let Some(kind) = Kind::from_type_url(request.type_url) {
             let _ = session.delta(kind, &request);
             drain(&mut session);
         }
@@ -63,7 +62,8 @@ pub fn delta(bytes: &[u8]) {
 /// The requests of a state-of-the-world stream, length-delimited.
 pub fn sotw(bytes: &[u8]) {
     let mut session = Session::new(Protocol::Sotw, snapshot(), Limits::default());
-    each(bytes, |request: DiscoveryRequest| {
+    each(bytes, |message| {
+        let Ok(request) = DiscoveryRequest::decode(message) else { return };
         if let Some(kind) = Kind::from_type_url(&request.type_url) {
             let _ = session.sotw(kind, &request);
             drain(&mut session);
@@ -113,12 +113,12 @@ pub fn http2(bytes: &[u8]) {
     });
 }
 
-fn each<M: Message + Default>(mut bytes: &[u8], mut take: impl FnMut(M)) {
-    while let Ok(message) = M::decode_length_delimited(&mut bytes) {
+fn each(mut bytes: &[u8], mut take: impl FnMut(&[u8])) {
+    while !bytes.is_empty() {
+        let Ok(length) = decode_length_delimiter(&mut bytes) else { return };
+        let Some((message, rest)) = bytes.split_at_checked(length) else { return };
         take(message);
-        if bytes.is_empty() {
-            return;
-        }
+        bytes = rest;
     }
 }
 

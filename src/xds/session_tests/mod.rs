@@ -83,7 +83,7 @@ impl Client {
             response_nonce: nonce.to_owned(),
             ..Default::default()
         };
-        self.session.delta(kind, &request).unwrap()
+        delta(&mut self.session, kind, &request).unwrap()
     }
 
     fn sotw(&mut self, kind: Kind, names: &[&str], nonce: &str) -> Heard {
@@ -123,7 +123,7 @@ impl Client {
         match self.session.protocol {
             Protocol::Delta => {
                 let request = DeltaDiscoveryRequest { response_nonce, error_detail, ..Default::default() };
-                self.session.delta(kind, &request)
+                delta(&mut self.session, kind, &request)
             }
             Protocol::Sotw => {
                 let resource_names = self.names(kind);

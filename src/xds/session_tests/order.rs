@@ -121,11 +121,11 @@ fn delta_reconnect_owes_the_endpoints_of_changed_clusters() {
     let mut c = Client::new(Protocol::Delta, ["e1=2", "e1", "", ""]);
     let mut request = DeltaDiscoveryRequest::default();
     request.initial_resource_versions.insert("e1".into(), resource(CDS, "e1", "e1").version.to_string());
-    c.session.delta(CDS, &request).unwrap();
+    delta(&mut c.session, CDS, &request).unwrap();
     assert_eq!(c.frames(), ["cds +e1=2"]);
     let mut request =
         DeltaDiscoveryRequest { resource_names_subscribe: vec!["e1".into()], ..Default::default() };
     request.initial_resource_versions.insert("e1".into(), resource(EDS, "e1", "e1").version.to_string());
-    c.session.delta(EDS, &request).unwrap();
+    delta(&mut c.session, EDS, &request).unwrap();
     assert_eq!(c.frames(), ["eds +e1"], "the cluster warms again and waits for it");
 }

@@ -86,7 +86,8 @@ fn more_names_than_the_limit_are_refused() {
         let mut c = Client::new(protocol, [""; 4]);
         c.session = Session::new(protocol, snapshot([""; 4]), limits);
         let mut ask = |kind, names: &[&str]| match protocol {
-            Protocol::Delta => c.session.delta(
+            Protocol::Delta => delta(
+                &mut c.session,
                 kind,
                 &DeltaDiscoveryRequest {
                     resource_names_subscribe: names.iter().map(|n| (*n).to_owned()).collect(),

@@ -101,7 +101,7 @@ fn delta_reconnect_sends_what_differs() {
     ] {
         request.initial_resource_versions.insert(name.into(), v);
     }
-    c.session.delta(CDS, &request).unwrap();
+    delta(&mut c.session, CDS, &request).unwrap();
     assert_eq!(c.settle(), ["cds +changed=2 +new -gone -odd"]);
 
     let mut request = DeltaDiscoveryRequest {
@@ -117,12 +117,12 @@ fn delta_reconnect_sends_what_differs() {
     ] {
         request.initial_resource_versions.insert(name.into(), v);
     }
-    c.session.delta(EDS, &request).unwrap();
+    delta(&mut c.session, EDS, &request).unwrap();
     assert_eq!(c.settle(), ["eds +gone= +x=2"]);
 
     let mut request = DeltaDiscoveryRequest::default();
     request.initial_resource_versions.insert("l".into(), version(LDS, "l", "l"));
-    c.session.delta(LDS, &request).unwrap();
+    delta(&mut c.session, LDS, &request).unwrap();
     assert!(c.frames().is_empty(), "nothing is sent again");
     assert!(c.session.watch(LDS).in_flight.is_none());
 }
