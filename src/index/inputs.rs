@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::slices::Slices;
+use super::{selectors::Selectors, slices::Slices};
 use crate::model::{
     Change, ClusterId, Labels, Object, ObjectKey,
     change::ClusterState,
@@ -60,6 +60,8 @@ pub struct ClusterObjects {
     pub mesh: Option<Arc<MeshConfig>>,
     /// By node: what its labels say.
     localities: HashMap<Arc<str>, Locality>,
+    /// [`Self::services`] by what they select.
+    selectors: Selectors,
 }
 
 /// A slice, as a part of a service in one cluster.
@@ -191,6 +193,7 @@ impl Default for ClusterObjects {
             imports: BTreeMap::new(),
             mesh: None,
             localities: HashMap::new(),
+            selectors: Selectors::default(),
         }
     }
 }
@@ -267,6 +270,8 @@ impl ClusterObjects {
                 };
                 let after = is_gateway(&new);
                 if let Some(old) = swap(&mut self.services, &name, new) {
+                    self.selectors
+                        .replace(old.as_deref(), self.services.get(&name).map(|service| &**service));
                     touched.networks |= after || is_gateway(&old);
                     touched.services.insert(name);
                 }
@@ -384,17 +389,14 @@ impl ClusterObjects {
     /// Services of a namespace whose selector matches these labels.
     pub fn services_selecting<'a>(
         &'a self,
-        namespace: &Arc<str>,
+        namespace: &'a Arc<str>,
         labels: &'a Labels,
     ) -> impl Iterator<Item = &'a Arc<Service>> {
-        let from: NamespacedName = (namespace.clone(), "".into());
-        let namespace = namespace.clone();
-        self.services
-            .range(from..)
-            .take_while(move |((ns, _), _)| *ns == namespace)
-            .map(|(_, s)| s)
+        let candidates = self.selectors.candidates(namespace, labels);
+        candidates
+            .filter_map(|name| self.services.get(&(namespace.clone(), name.clone())))
             .filter(|s| !matches!(s.kind, ServiceType::ExternalName(_)))
-            .filter(|s| !s.selector.is_empty() && crate::model::name::selects(&s.selector, labels))
+            .filter(|s| crate::model::name::selects(&s.selector, labels))
     }
 }
 

@@ -18,6 +18,7 @@ mod peers;
 mod ports;
 mod rules;
 mod scope;
+mod selectors;
 mod services;
 mod slices;
 mod workloads;

@@ -20,8 +20,16 @@ pub struct Names {
     shared: bool,
     /// How it came from one that [`SharedNames`] has.
     origin: Option<Box<Origin>>,
-    /// In the order of their hashes, once somebody else has asked for the same.
-    by_hash: OnceLock<Box<[Arc<str>]>>,
+    /// Once somebody else has asked for the same.
+    by_hash: OnceLock<ByHash>,
+}
+
+/// Names in the order of their hashes, in one piece: a thousand texts here and there take longer to fetch than to compare.
+#[derive(Clone, Debug)]
+struct ByHash {
+    text: Box<str>,
+    /// Where each of them ends.
+    ends: Box<[usize]>,
 }
 
 /// A change of a set.
@@ -75,16 +83,34 @@ impl Names {
     /// Whether they are these, in the order of [`Hashed`].
     fn are(&self, list: &[Hashed<'_>]) -> bool {
         let by_hash = self.by_hash.get_or_init(|| {
-            let mut names: Vec<_> = self.names.iter().map(|name| (hashed(name), name)).collect();
+            let mut names: Vec<Hashed<'_>> = self.names.iter().map(|name| (hashed(name), &**name)).collect();
             names.sort_unstable();
-            names.into_iter().map(|(_, name)| name.clone()).collect()
+            ByHash::new(&names)
         });
-        by_hash.iter().map(|name| &**name).eq(list.iter().map(|(_, name)| *name))
+        by_hash.are(list)
     }
 
     /// The filter.
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+}
+
+impl ByHash {
+    fn new(names: &[Hashed<'_>]) -> Self {
+        let mut text = String::with_capacity(names.iter().map(|(_, name)| name.len()).sum());
+        let end = |(_, name): &Hashed<'_>| {
+            text.push_str(name);
+            text.len()
+        };
+        let ends = names.iter().map(end).collect();
+        Self { text: text.into_boxed_str(), ends }
+    }
+
+    fn are(&self, list: &[Hashed<'_>]) -> bool {
+        let starts = [0].iter().chain(&self.ends);
+        let names = starts.zip(&self.ends).map(|(start, end)| &self.text.as_bytes()[*start..*end]);
+        names.eq(list.iter().map(|(_, name)| name.as_bytes()))
     }
 }
 
