@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod registry;
 pub mod resource;
 pub mod snapshot;
+pub mod text;
 pub mod view;
 pub mod webhook;
 pub mod workers;

@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memmem};
 
+use crate::text::printable;
+
 /// The bytes in a line of 64 characters.
 const LINE: usize = 48;
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -47,7 +49,7 @@ pub fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemError> {
         let begin = || PemError::Begin(found.len() + 1);
         let (label, after) = split(after, DASHES).ok_or_else(begin)?;
         let label = std::str::from_utf8(label).map_err(|_| begin())?;
-        let end = || PemError::End(shorten(label));
+        let end = || PemError::End(printable(label));
         let (inner, after) = split(after, END).ok_or_else(end)?;
         rest = after
             .strip_prefix(label.as_bytes())
@@ -94,7 +96,7 @@ impl Block<'_> {
         self.text.split(u8::is_ascii_whitespace).for_each(|line| packed.extend_from_slice(line));
         STANDARD
             .decode(packed)
-            .map_err(|error| PemError::Base64 { label: shorten(self.label), reason: error.to_string() })
+            .map_err(|error| PemError::Base64 { label: printable(self.label), reason: error.to_string() })
     }
 }
 
@@ -110,11 +112,6 @@ fn split_headers(inner: &[u8]) -> (&[u8], &[u8]) {
         return (&[], inner);
     }
     split(inner, b"\n\n").or_else(|| split(inner, b"\r\n\r\n")).unwrap_or((&[], inner))
-}
-
-/// A label for an error's text: it comes from outside.
-pub fn shorten(label: &str) -> String {
-    label.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use tonic::Status;
 
-use super::jwt::{TokenError, shorten};
+use super::jwt::TokenError;
 use super::review::ReviewError;
 use crate::model::identity::Spiffe;
+use crate::text::printable;
 
 /// Why a peer is not authenticated. The text goes to the client: it never holds a credential.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +77,12 @@ impl From<AuthnError> for Status {
 
 impl Forbidden {
     pub(super) fn new(identity: &Spiffe, field: &'static str, claimed: &str, expected: &str) -> Self {
-        Self { identity: identity.to_string(), field, claimed: shorten(claimed), expected: shorten(expected) }
+        Self {
+            identity: identity.to_string(),
+            field,
+            claimed: printable(claimed),
+            expected: printable(expected),
+        }
     }
 }
 

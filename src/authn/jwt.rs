@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::dev_issuer::CLUSTER_CLAIM;
+use crate::text::printable;
 
 /// Kubernetes' tokens have about 1 KiB.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -190,7 +191,7 @@ pub fn inspect(text: &str) -> Result<Token<'_>, TokenError> {
     if header.crit.is_some() {
         return Err(TokenError::Malformed("its header has `crit`, and no extension is understood"));
     }
-    let algorithm = algorithm(&header.alg).ok_or_else(|| TokenError::Algorithm(shorten(&header.alg)))?;
+    let algorithm = algorithm(&header.alg).ok_or_else(|| TokenError::Algorithm(printable(&header.alg)))?;
     let claims: Claims = decode(claims)
         .ok_or(TokenError::Malformed("its claims are not base64url JSON of the standard types"))?;
     Ok(Token {
@@ -228,7 +229,7 @@ pub fn check_claims<'t>(
     }
     let subject = token.subject.as_deref().unwrap_or_default();
     let bad = || TokenError::Subject {
-        reason: format!("`{}`, expected {SUBJECT_PREFIX}NAMESPACE:NAME", shorten(subject)),
+        reason: format!("`{}`, expected {SUBJECT_PREFIX}NAMESPACE:NAME", printable(subject)),
     };
     let (namespace, name) =
         subject.strip_prefix(SUBJECT_PREFIX).and_then(|rest| rest.split_once(':')).ok_or_else(bad)?;
@@ -278,7 +279,7 @@ impl KeySet {
             .peekable();
         if fitting.peek().is_none() {
             return Err(TokenError::UnknownKey {
-                key_id: shorten(token.key_id.as_deref().unwrap_or("(no kid)")),
+                key_id: printable(token.key_id.as_deref().unwrap_or("(no kid)")),
                 algorithm: format!("{:?}", token.algorithm),
             });
         }
@@ -377,14 +378,8 @@ fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
 fn list(names: &[String]) -> String {
     match names {
         [] => "(none)".to_owned(),
-        names => shorten(&names.join(", ")),
+        names => printable(&names.join(", ")),
     }
-}
-
-/// What an attacker wrote must not fill a log or break its lines.
-pub(super) fn shorten(text: &str) -> String {
-    let short: String = text.chars().take(100).flat_map(char::escape_debug).collect();
-    if text.chars().nth(100).is_some() { short + "…" } else { short }
 }
 
 /// The serde attribute needs a literal; this keeps it the constant that the issuer writes.

@@ -32,6 +32,7 @@ use http::header::AUTHORIZATION;
 use time::OffsetDateTime;
 
 use crate::model::identity::{Spiffe, SpiffeError};
+use crate::text::printable;
 pub use error::{AuthnError, Forbidden};
 use gateways::TrustedGateways;
 use jwks::Jwks;
@@ -292,7 +293,7 @@ impl Authenticator {
 
     fn unknown_issuer(&self, token: &jwt::Token<'_>) -> TokenError {
         TokenError::Issuer {
-            claimed: jwt::shorten(token.issuer.as_deref().unwrap_or("none")),
+            claimed: printable(token.issuer.as_deref().unwrap_or("none")),
             expected: match &self.issuers[..] {
                 [] => "no issuer is configured (--jwt-issuer, --jwt-rule, --dev-token-issuer)".to_owned(),
                 issuers => issuers.iter().map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(" or "),
@@ -325,7 +326,7 @@ impl Authenticator {
 fn check_cluster(bound: &str, headers: &HeaderMap) -> Result<(), TokenError> {
     let claimed = claimed_cluster(headers);
     if !claimed.is_empty() && claimed != bound {
-        return Err(TokenError::Cluster { claimed: jwt::shorten(claimed), bound: jwt::shorten(bound) });
+        return Err(TokenError::Cluster { claimed: printable(claimed), bound: printable(bound) });
     }
     Ok(())
 }

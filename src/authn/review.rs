@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::jwt::shorten;
+use crate::text::printable;
 
 /// How long a review is believed, at most: a token ends with its pod, before its own time.
 pub const BELIEVED: Duration = Duration::from_secs(300);
@@ -124,7 +124,7 @@ fn account(answer: &[u8], audiences: &[String]) -> Result<Account, String> {
     let Review { status } =
         serde_json::from_slice(answer).map_err(|error| format!("its answer is no TokenReview: {error}"))?;
     if !status.error.is_empty() {
-        return Err(shorten(&status.error));
+        return Err(printable(&status.error));
     }
     if !status.authenticated {
         return Err("it is not authentic, or over".to_owned());
@@ -133,7 +133,7 @@ fn account(answer: &[u8], audiences: &[String]) -> Result<Account, String> {
         return Err(format!("it is not meant for {}", audiences.join(" or ")));
     }
     let User { username, groups } = status.user;
-    let not_one = || format!("`{}` is not a service account", shorten(&username));
+    let not_one = || format!("`{}` is not a service account", printable(&username));
     if !groups.iter().any(|group| group == GROUP) {
         return Err(not_one());
     }
@@ -149,7 +149,7 @@ fn unknown(claimed: &str, known: &[String]) -> ReviewError {
     let alike = |name: &&String| strsim::jaro_winkler(claimed, name);
     let nearest = known.iter().filter(|name| alike(name) > 0.7).max_by(|a, b| alike(a).total_cmp(&alike(b)));
     ReviewError::UnknownCluster {
-        claimed: shorten(claimed),
+        claimed: printable(claimed),
         known: if known.is_empty() { "none is".to_owned() } else { known.join(", ") },
         nearest: nearest.map(|name| format!("; `{name}` is")).unwrap_or_default(),
     }

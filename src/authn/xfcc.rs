@@ -15,8 +15,8 @@
 
 use std::borrow::Cow;
 
-use super::jwt::shorten;
 use crate::model::identity::{Spiffe, SpiffeError};
+use crate::text::printable;
 
 /// What one proxy saw of its client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub fn identity(header: &str, trust_domain: &str) -> Result<Spiffe, XfccError> {
     let [uri] = uris else { return Err(XfccError::UriCount(uris.len())) };
     let identity: Spiffe = uri.parse()?;
     if identity.trust_domain() != trust_domain {
-        let (identity, expected) = (shorten(&identity.to_string()), trust_domain.to_owned());
+        let (identity, expected) = (printable(&identity.to_string()), trust_domain.to_owned());
         return Err(XfccError::TrustDomain { identity, expected });
     }
     Ok(identity)

@@ -10,6 +10,7 @@ use x509_parser::public_key::PublicKey;
 
 use super::key::{Curve, rsa_public_key_info};
 use crate::pem::{self, PemError};
+use crate::text::printable;
 
 /// A request of an RSA-8192 key with many names is below 4 KiB; anything far above is an attack.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -59,7 +60,7 @@ pub fn parse(pem_text: &[u8]) -> Result<Csr, CsrError> {
     let blocks = pem::blocks(pem_text).map_err(CsrError::Pem)?;
     let [block] = &blocks[..] else { return Err(CsrError::Blocks(blocks.len())) };
     if !matches!(block.label, "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
-        return Err(CsrError::Label(pem::shorten(block.label)));
+        return Err(CsrError::Label(printable(block.label)));
     }
     let der = block.decode().map_err(CsrError::Pem)?;
     let (_, request) =

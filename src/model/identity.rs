@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::text::shorten;
+
 /// The longest SPIFFE id that the SPIFFE standard allows, in bytes.
 const MAX_LEN: usize = 2048;
 
@@ -108,15 +110,6 @@ fn check(
         return Err(SpiffeError::Segment { what, value: shorten(value), allowed });
     }
     Ok(())
-}
-
-/// Hostile input must not fill a log line.
-fn shorten(text: &str) -> String {
-    const LIMIT: usize = 120;
-    match text.char_indices().nth(LIMIT) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@ use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use thiserror::Error;
 
-use crate::model::{
-    locality::Locality,
-    name::{ClusterId, Labels, NetworkId},
-    node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
+use crate::{
+    model::{
+        locality::Locality,
+        name::{ClusterId, Labels, NetworkId},
+        node::{Extensions, Interception, Proxy, ProxyKind, SecretSource, VirtualHosts},
+    },
+    text::shorten,
 };
 
 /// The largest node message: Envoy lists over a thousand extensions in it (about 100 kB).
@@ -315,14 +318,6 @@ fn scalar(kind: &Kind) -> Option<String> {
 
 fn bound(what: &'static str, size: usize, limit: usize) -> Result<(), NodeError> {
     if size > limit { Err(NodeError::TooLarge { what, size, limit }) } else { Ok(()) }
-}
-
-/// Hostile input must not fill a log line.
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(120) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

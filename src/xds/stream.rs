@@ -34,11 +34,12 @@ use crate::{
     grpc::Messages,
     model::node::Proxy,
     snapshot::{Attachment, Filter, Nack, ResourceType, Snapshot},
+    text::printable,
 };
 
 /// Istio's agent reports its workload's health this way; it expects no answer.
 const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
-/// How much of a proxy's words is kept.
+/// How many bytes of a proxy's words are kept.
 const MAX_REASON: usize = 4096;
 /// For how many unknown types a stream is worth a line in the log.
 const MAX_IGNORED: usize = 16;
@@ -220,7 +221,7 @@ impl<W: Wire> Stream<W> {
                 (Some(attachment), Some(connected), snapshot)
             }
         };
-        span.record("node", tracing::field::display(shorten(&node_id)));
+        span.record("node", tracing::field::display(printable(&node_id)));
         info!(protocol = ?W::PROTOCOL, ?scope, "the proxy is connected");
         let mut stream = Self {
             requests,
@@ -254,7 +255,7 @@ impl<W: Wire> Stream<W> {
             return Ok(());
         }
         self.context.metrics.refused_stream("node_changed");
-        let (was, is) = (shorten(&self.node_id), shorten(id));
+        let (was, is) = (printable(&self.node_id), printable(id));
         Err(Status::invalid_argument(format!(
             "the node id changed from {was:?} to {is:?}; open another stream for another node"
         )))
@@ -288,7 +289,7 @@ impl<W: Wire> Stream<W> {
             let (names, asked) = (&self.session.watch(kind).subscription.names, W::asked(request, first));
             for (name, why) in self.secrets.follow(names, &asked) {
                 self.context.metrics.withheld(why.label());
-                let (secret, reason) = (shorten(&name), why.reason());
+                let (secret, reason) = (printable(&name), why.reason());
                 warn!(parent: &self.span, secret, reason, "a secret is not given");
             }
             self.take_secrets();
@@ -317,9 +318,9 @@ impl<W: Wire> Stream<W> {
             (url, Scope::Aggregated) => Kind::from_type_url(url),
             (url, Scope::Secrets) => Kind::from_type_url(url).filter(|k| *k == Kind::Secret),
         };
-        if kind.is_none() && self.ignored.len() < MAX_IGNORED && self.ignored.insert(shorten(url)) {
+        if kind.is_none() && self.ignored.len() < MAX_IGNORED && self.ignored.insert(printable(url)) {
             self.context.metrics.ignored_type();
-            info!(parent: &self.span, type_url = %shorten(url), "a type that is not served here is left unanswered");
+            info!(parent: &self.span, type_url = %printable(url), "a type that is not served here is left unanswered");
         }
         Ok(kind)
     }
@@ -336,7 +337,8 @@ impl<W: Wire> Stream<W> {
                 self.update(kind, |status| status.acked = Some(mark));
             }
             Heard::Nacked(_, culprits) => {
-                let reason = cut(reason.unwrap_or_default(), MAX_REASON);
+                let reason = reason.unwrap_or_default();
+                let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
                 self.context.metrics.rejected(kind);
                 let short = kind.short();
                 warn!(parent: &self.span, kind = short, resources = ?culprits, reason, "the proxy refused resources");
@@ -496,16 +498,4 @@ fn going_away() -> Status {
 
 fn mark(nonce: Nonce, epoch: u64) -> Mark {
     Mark { nonce, epoch, at: SystemTime::now() }
-}
-
-fn shorten(text: &str) -> String {
-    cut(text, 200).to_owned()
-}
-
-fn cut(text: &str, limit: usize) -> &str {
-    let mut end = text.len().min(limit);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::authn::jwt::shorten;
+use crate::text::printable;
 
 #[derive(Deserialize)]
 struct Document {
@@ -24,15 +24,15 @@ pub fn keys(document: &[u8], issuer: &str) -> Result<String, String> {
     if named != issuer {
         return Err(format!(
             "it is of issuer `{}`: tokens name their issuer to the letter, so name it so here, or find out who answers",
-            shorten(&named)
+            printable(&named)
         ));
     }
     let keys = jwks_uri.filter(|uri| !uri.is_empty()).ok_or("it has no `jwks_uri`: give it with --jwks")?;
     let scheme = keys.split_once("://").map_or("", |(scheme, _)| scheme);
     match (scheme, is_https(issuer)) {
         ("https", _) | ("http", false) => Ok(keys),
-        ("http", true) => Err(format!("its `jwks_uri` {} is not encrypted", shorten(&keys))),
-        _ => Err(format!("its `jwks_uri` {} is no https address", shorten(&keys))),
+        ("http", true) => Err(format!("its `jwks_uri` {} is not encrypted", printable(&keys))),
+        _ => Err(format!("its `jwks_uri` {} is no https address", printable(&keys))),
     }
 }
 
