@@ -1,6 +1,12 @@
-//! Runs criterion's benches and reads what they found.
+//! Runs benches and reads what they found.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::SystemTime,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -8,18 +14,28 @@ use serde_json::Value;
 /// Median nanoseconds of one iteration, by `group/function/parameter`.
 pub type Medians = BTreeMap<String, f64>;
 
-/// Runs one bench target, and returns the medians that it has measured just now.
+/// Runs one of criterion's bench targets, and returns the medians that it has measured just now.
 pub fn run(target: &Path, bench: &str) -> Result<Medians> {
     let began = SystemTime::now();
-    let status = Command::new(env!("CARGO"))
-        .args(["bench", "--locked", "-p", "landbridge", "--bench", bench, "--", "--noplot"])
-        .status()
-        .context("run cargo")?;
+    let status = command(bench, "--noplot").status().context("run cargo")?;
     ensure!(status.success(), "the bench `{bench}` failed, see above");
     let mut medians = Medians::new();
     collect(&target.join("criterion"), began, &mut medians)?;
     ensure!(!medians.is_empty(), "the bench `{bench}` left no estimates below {}", target.display());
     Ok(medians)
+}
+
+/// Runs a bench target of ours, and returns the JSON that it prints.
+pub fn printed(bench: &str) -> Result<Value> {
+    let output = command(bench, "--json").stderr(Stdio::inherit()).output().context("run cargo")?;
+    ensure!(output.status.success(), "the bench `{bench}` failed, see above");
+    serde_json::from_slice(&output.stdout).with_context(|| format!("the bench `{bench}` printed no JSON"))
+}
+
+fn command(bench: &str, flag: &str) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["bench", "--locked", "-p", "landbridge", "--bench", bench, "--", flag]);
+    command
 }
 
 fn collect(directory: &Path, since: SystemTime, medians: &mut Medians) -> Result<()> {

@@ -1,6 +1,7 @@
-//! Criterion's benches. Each has groups in which `landbridge` stands beside a `floor_…`, for one or several parameters.
+//! Criterion's benches. Each has groups in which `landbridge` stands beside a `floor_…`, for one or several parameters. And one
+//! that counts bytes as well, and says itself what it found.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Setting;
 use crate::{
@@ -13,6 +14,13 @@ const TARGETS: &[(&str, Target)] = &[
     ("encode_eds/100", Target::AtMost(100.0 * 40.0)),
     ("encode_eds/1000", Target::AtMost(1_000.0 * 40.0)),
     ("encode_eds/10000", Target::AtMost(10_000.0 * 40.0)),
+    // A tenth of what istiod takes (A5).
+    ("builders/http_clusters_105", Target::AtMost(331_200.0)),
+    ("builders/automatic_listeners_103", Target::AtMost(264_200.0)),
+    ("builders/route_table_100", Target::AtMost(95_500.0)),
+    ("builders/gateway_clusters_1000", Target::AtMost(2_060_000.0)),
+    ("builders/gateway_listener_1000", Target::AtMost(2_440_000.0)),
+    ("builders/route_table_1000", Target::AtMost(4_690_000.0)),
     // 9,500 and 22,000 in a second of a core.
     ("svid_request/ecdsa", Target::AtMost(1e9 / 9_500.0)),
     ("svid_request/rsa2048", Target::Floors(1.02)),
@@ -23,6 +31,21 @@ const TARGETS: &[(&str, Target)] = &[
 /// Runs the bench target with the scenario's name.
 pub fn run(setting: &Setting, name: &str) -> Result<Vec<Figure>> {
     Ok(figures(name, &criterion::run(&setting.target, name)?))
+}
+
+/// Watch lines into the registry.
+pub fn ingest(_: &Setting, scenario: &str) -> Result<Vec<Figure>> {
+    let found = criterion::printed(scenario)?;
+    let get = |name: &str| found[name].as_f64().with_context(|| format!("the bench has not measured {name}"));
+    let figure = |metric, value, unit| Figure::new(scenario, metric, value, unit);
+    Ok(vec![
+        figure("endpoints of slices, on one core", get("endpoints_per_second")?, "/s")
+            .beside(get("floor_endpoints_per_second")?)
+            .target(Target::AtLeast(800_000.0)),
+        figure("memory of an endpoint", get("bytes_per_endpoint")?, "B").target(Target::AtMost(120.0)),
+        figure("pods, on one core", get("pods_per_second")?, "/s"),
+        figure("memory of a pod", get("bytes_per_pod")?, "B"),
+    ])
 }
 
 fn figures(scenario: &str, medians: &Medians) -> Vec<Figure> {

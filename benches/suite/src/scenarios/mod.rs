@@ -94,7 +94,7 @@ pub const ALL: &[Scenario] = &[
         micro::run,
     ),
     scenario("builders", "clusters, listeners and routes from the tables", micro::run),
-    scenario("ingest", "endpoint slices from watch lines into the registry", micro::run),
+    scenario("ingest", "endpoint slices from watch lines into the registry", micro::ingest),
     scenario("svid", "one certificate", micro::run),
 ];
 
