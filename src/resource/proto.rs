@@ -11,7 +11,7 @@ use prost_types::{Any, ListValue, Struct, Value, value::Kind};
 
 /// Packs a message; `type_name` is its full name.
 pub fn any(type_name: &str, message: &impl Message) -> Any {
-    Any { type_url: format!("type.googleapis.com/{type_name}"), value: message.encode_to_vec() }
+    Any { type_url: ["type.googleapis.com/", type_name].concat(), value: message.encode_to_vec() }
 }
 
 /// A duration; more than Envoy's ten thousand years is not expressible and is cut.

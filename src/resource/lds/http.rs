@@ -1,5 +1,7 @@
 //! The HTTP connection manager as Istio sets it up, for both directions.
 
+use std::sync::OnceLock;
+
 use landbridge_proto::{
     envoy::{
         config::{listener::v3::Filter, route::v3::RouteConfiguration},
@@ -29,6 +31,7 @@ use landbridge_proto::{
         filter_config::{AlpnOverride, Protocol},
     },
 };
+use prost::Message;
 use prost_types::Any;
 
 use super::chain::filter;
@@ -39,6 +42,9 @@ use crate::{
         proto::{ads, any, list, nested, object, typed_struct, zero},
     },
 };
+
+const FILTER: &str = "envoy.filters.network.http_connection_manager";
+const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
 /// Where routes come from, which goes with the direction.
 pub enum Routes {
@@ -60,19 +66,6 @@ pub fn http_filter(
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         access_log: access_log(mesh),
-        http_filters: http_filters(inbound, grpc_web, extensions),
-        normalize_path: Some(true),
-        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
-        stream_idle_timeout: Some(zero()),
-        use_remote_address: Some(false),
-        proxy_100_continue: true,
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
-        request_id_extension: Some(RequestIdExtension {
-            typed_config: Some(any(
-                "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-                &UuidRequestIdConfig { use_request_id_for_trace_sampling: Some(true), ..Default::default() },
-            )),
-        }),
         ..Default::default()
     };
     match routes {
@@ -80,8 +73,45 @@ pub fn http_filter(
             let rds = Rds { route_config_name: name, config_source: Some(ads()) };
             manager.route_specifier = Some(RouteSpecifier::Rds(rds));
         }
-        Routes::Inline(config) => {
-            manager.route_specifier = Some(RouteSpecifier::RouteConfig(*config));
+        Routes::Inline(config) => manager.route_specifier = Some(RouteSpecifier::RouteConfig(*config)),
+    }
+    let mut config = any(MANAGER, &manager);
+    // Fields that follow are part of the same message.
+    config.value.extend_from_slice(alike(inbound, grpc_web, extensions));
+    filter(FILTER, config)
+}
+
+/// What all connection managers of a kind have alike, encoded once: it is most of them.
+fn alike(inbound: bool, grpc_web: bool, extensions: Extensions) -> &'static [u8] {
+    static KINDS: [OnceLock<Vec<u8>>; 16] = [const { OnceLock::new() }; 16];
+    let Extensions { alpn, metadata_exchange, stats: _ } = extensions;
+    let kind = [inbound, grpc_web, alpn, metadata_exchange]
+        .into_iter()
+        .fold(0, |kind, is| kind * 2 + usize::from(is));
+    KINDS[kind].get_or_init(|| {
+        let mut manager = HttpConnectionManager {
+            http_filters: http_filters(inbound, grpc_web, extensions),
+            normalize_path: Some(true),
+            path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
+            stream_idle_timeout: Some(zero()),
+            use_remote_address: Some(false),
+            proxy_100_continue: true,
+            upgrade_configs: vec![UpgradeConfig {
+                upgrade_type: "websocket".to_owned(),
+                ..Default::default()
+            }],
+            request_id_extension: Some(RequestIdExtension {
+                typed_config: Some(any(
+                    "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                    &UuidRequestIdConfig {
+                        use_request_id_for_trace_sampling: Some(true),
+                        ..Default::default()
+                    },
+                )),
+            }),
+            ..Default::default()
+        };
+        if inbound {
             manager.server_name = "istio-envoy".to_owned();
             // The application learns who called, also through several proxies.
             manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
@@ -92,16 +122,13 @@ pub fn http_filter(
                 ..Default::default()
             });
         }
-    }
-    http_filter_of(&manager)
+        manager.encode_to_vec()
+    })
 }
 
 /// Wraps a connection manager as a filter.
 pub fn http_filter_of(manager: &HttpConnectionManager) -> Filter {
-    filter(
-        "envoy.filters.network.http_connection_manager",
-        any("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", manager),
-    )
+    filter(FILTER, any(MANAGER, manager))
 }
 
 /// The last filter of every connection manager.
