@@ -13,8 +13,7 @@ pub fn shorten(text: &str) -> String {
 
 /// The same, with the line breaks and control characters in it as escapes. For places that do not quote it.
 pub fn printable(text: &str) -> String {
-    let short: String = text.chars().take(LIMIT).flat_map(char::escape_debug).collect();
-    if text.chars().nth(LIMIT).is_some() { short + "…" } else { short }
+    shorten(text).chars().flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The messages of a request, one after the other.
 
 use std::{
+    fmt::Display,
     future::poll_fn,
     mem,
     pin::Pin,
@@ -137,13 +138,13 @@ where
 }
 
 /// A request that is no message.
-pub fn unreadable(why: &str) -> Status {
+pub fn unreadable(why: impl Display) -> Status {
     Status::invalid_argument(format!("a request cannot be read: {why}"))
 }
 
 /// Reads one of [`Messages`].
 pub fn read<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| unreadable(&error.to_string()))
+    M::decode(message).map_err(unreadable)
 }
 
 /// The only message of a request.

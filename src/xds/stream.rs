@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use lean_http2::{alarm::Alarm, fetch, server::Handle};
 use tokio::{task::coop::consume_budget, time::sleep_until};
@@ -34,7 +33,7 @@ use crate::{
     grpc::Messages,
     model::node::Proxy,
     snapshot::{Attachment, Filter, Nack, ResourceType, Snapshot},
-    text::printable,
+    text::{printable, shorten},
 };
 
 /// Istio's agent reports its workload's health this way; it expects no answer.
@@ -139,25 +138,6 @@ impl Drop for Ended {
     }
 }
 
-/// Waits for the first request that says who it is from.
-async fn first_request<W: Wire>(context: &Context, requests: &mut Messages) -> Result<Option<Bytes>, Status> {
-    let patience = context.settings.first_request_timeout;
-    let end = Instant::now() + patience;
-    loop {
-        let request = tokio::select! {
-            request = requests.next() => request?,
-            () = sleep_until(end.into()) => return Err(Status::deadline_exceeded(format!(
-                "no request within {} s of the stream's start; send one with the node",
-                patience.as_secs()
-            ))),
-        };
-        let Some(request) = request else { return Ok(None) };
-        if W::type_url(&W::read(&request)?) != HEALTH_INFORMATION {
-            return Ok(Some(request));
-        }
-    }
-}
-
 /// A stream whose proxy is known.
 struct Stream<W> {
     context: Arc<Context>,
@@ -201,8 +181,32 @@ impl<W: Wire> Stream<W> {
         caller: Caller,
         mut requests: Messages,
     ) -> Result<Option<Self>, Status> {
-        let Some(first) = first_request::<W>(&context, &mut requests).await? else { return Ok(None) };
-        let first = &W::read(&first)?;
+        let patience = context.settings.first_request_timeout;
+        let end = Instant::now() + patience;
+        loop {
+            let request = tokio::select! {
+                request = requests.next() => request?,
+                () = sleep_until(end.into()) => return Err(Status::deadline_exceeded(format!(
+                    "no request within {} s of the stream's start; send one with the node",
+                    patience.as_secs()
+                ))),
+            };
+            let Some(request) = request else { return Ok(None) };
+            let first = W::read(&request)?;
+            if W::type_url(&first) != HEALTH_INFORMATION {
+                return Self::begin(context, scope, caller, requests, &first).await.map(Some);
+            }
+        }
+    }
+
+    /// A stream whose `first` request says who it is from.
+    async fn begin(
+        context: Arc<Context>,
+        scope: Scope,
+        caller: Caller,
+        requests: Messages,
+        first: &W::Request<'_>,
+    ) -> Result<Self, Status> {
         let node_id = W::node_id(first).to_owned();
         let Caller { peer, proven, admitted, span } = caller;
         let (attachment, connected, snapshot) = match scope {
@@ -246,7 +250,7 @@ impl<W: Wire> Stream<W> {
             context,
         };
         stream.hear(first)?;
-        Ok(Some(stream))
+        Ok(stream)
     }
 
     /// All requests of a stream are from one node.
@@ -255,7 +259,7 @@ impl<W: Wire> Stream<W> {
             return Ok(());
         }
         self.context.metrics.refused_stream("node_changed");
-        let (was, is) = (printable(&self.node_id), printable(id));
+        let (was, is) = (shorten(&self.node_id), shorten(id));
         Err(Status::invalid_argument(format!(
             "the node id changed from {was:?} to {is:?}; open another stream for another node"
         )))

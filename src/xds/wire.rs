@@ -43,10 +43,10 @@ impl Wire for Delta {
     const PROTOCOL: Protocol = Protocol::Delta;
 
     fn read(request: &Bytes) -> Result<DeltaRequest<'_>, Status> {
-        DeltaRequest::read(request).map_err(|error| grpc::unreadable(&error.to_string()))
+        DeltaRequest::read(request).map_err(grpc::unreadable)
     }
     fn node(request: &DeltaRequest<'_>) -> Result<Option<Node>, Status> {
-        request.node().map_err(|error| grpc::unreadable(&error.to_string()))
+        request.node().map_err(grpc::unreadable)
     }
     fn node_id<'a>(request: &'a DeltaRequest<'_>) -> &'a str {
         request.node_id

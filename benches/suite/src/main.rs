@@ -1,7 +1,7 @@
 //! `make bench`: runs the scenarios one after the other, and writes `report.md` and `report.json`.
 
 mod bed;
-mod criterion;
+mod cargo_bench;
 mod floor;
 mod instructions;
 mod machine;

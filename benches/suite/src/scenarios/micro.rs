@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 
 use super::Setting;
 use crate::{
-    criterion::{self, Medians},
+    cargo_bench::{self, Medians},
     report::{Figure, Target},
 };
 
@@ -34,12 +34,12 @@ const TARGETS: &[(&str, Target)] = &[
 
 /// Runs the bench target with the scenario's name.
 pub fn run(setting: &Setting, name: &str) -> Result<Vec<Figure>> {
-    Ok(figures(name, &criterion::run(&setting.target, name)?))
+    Ok(figures(name, &cargo_bench::medians(&setting.target, name)?))
 }
 
 /// Watch lines into the registry.
 pub fn ingest(_: &Setting, scenario: &str) -> Result<Vec<Figure>> {
-    let found = criterion::printed(scenario)?;
+    let found = cargo_bench::printed(scenario)?;
     let get = |name: &str| found[name].as_f64().with_context(|| format!("the bench has not measured {name}"));
     let figure = |metric, value, unit| Figure::new(scenario, metric, value, unit);
     Ok(vec![

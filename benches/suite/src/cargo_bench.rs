@@ -1,4 +1,4 @@
-//! Runs benches and reads what they found.
+//! Runs targets of `cargo bench` and reads what they found.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use serde_json::Value;
 pub type Medians = BTreeMap<String, f64>;
 
 /// Runs one of criterion's bench targets, and returns the medians that it has measured just now.
-pub fn run(target: &Path, bench: &str) -> Result<Medians> {
+pub fn medians(target: &Path, bench: &str) -> Result<Medians> {
     let began = SystemTime::now();
     let status = command(bench, "--noplot").status().context("run cargo")?;
     ensure!(status.success(), "the bench `{bench}` failed, see above");
