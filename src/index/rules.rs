@@ -33,16 +33,22 @@ pub struct MergedRule {
 /// All merged rules.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// By namespace and host; rules that differ in visibility stay apart.
-    by_host: BTreeMap<(Arc<str>, Arc<str>), Vec<MergedRule>>,
-    /// Hosts with a wildcard, by namespace.
-    wildcards: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
     /// Namespaces in which clients see rules that others do not.
     exceptions: BTreeSet<Arc<str>>,
     /// Labels that some `failoverPriority` compares.
     failover_labels: BTreeSet<Arc<str>>,
     /// Whether some rule makes a client's locality matter.
     locality_matters: bool,
+}
+
+/// The merged rules of a namespace.
+#[derive(Debug, Default)]
+struct Namespace {
+    /// Rules that differ in visibility stay apart.
+    by_host: BTreeMap<Arc<str>, Vec<MergedRule>>,
+    /// Hosts with a wildcard.
+    wildcards: BTreeSet<Arc<str>>,
 }
 
 // === impl Rules ===
@@ -72,7 +78,7 @@ impl Rules {
         for rule in sorted {
             new.add(rule, &options.config_cluster, mesh);
         }
-        for ((namespace, host), rules) in &new.by_host {
+        for (namespace, host, rules) in all(&new.namespaces) {
             for rule in rules {
                 new.locality_matters |= policies(rule).any(locality_matters);
                 for policy in policies(rule) {
@@ -94,11 +100,13 @@ impl Rules {
             }
         }
 
-        let keys: BTreeSet<_> = self.by_host.keys().chain(new.by_host.keys()).cloned().collect();
-        let changed: Vec<_> =
-            keys.into_iter().filter(|k| self.by_host.get(k) != new.by_host.get(k)).collect();
+        let both = all(&self.namespaces).chain(all(&new.namespaces));
+        let changed: BTreeSet<_> = both
+            .filter(|(namespace, host, _)| self.on(namespace, host) != new.on(namespace, host))
+            .map(|(_, host, _)| host)
+            .collect();
         for service in services.values() {
-            if changed.iter().any(|(_, host)| host_within(&service.key.host, host)) {
+            if changed.iter().any(|host| host_within(&service.key.host, host)) {
                 delta.services.insert(service.key.clone());
                 delta.ports.extend(service.ports.iter().map(|p| p.number));
             }
@@ -119,10 +127,11 @@ impl Rules {
             namespace: namespace.clone(),
             name: rule.meta.name.clone(),
         };
+        let own = self.namespaces.entry(namespace).or_default();
         if rule.host.starts_with('*') {
-            self.wildcards.entry(namespace.clone()).or_default().insert(rule.host.clone());
+            own.wildcards.insert(rule.host.clone());
         }
-        let rules = self.by_host.entry((namespace, rule.host.clone())).or_default();
+        let rules = own.by_host.entry(rule.host.clone()).or_default();
         let Some(merged) = rules.iter_mut().find(|m| m.export_to == export_to) else {
             rules.push(MergedRule {
                 host: rule.host.clone(),
@@ -142,6 +151,11 @@ impl Rules {
             merged.policy = rule.policy.clone();
         }
         merged.sources.push(source);
+    }
+
+    /// The rules of a namespace on exactly this host.
+    fn on(&self, namespace: &str, host: &str) -> Option<&Vec<MergedRule>> {
+        self.namespaces.get(namespace)?.by_host.get(host)
     }
 
     /// Istio's order: the client's namespace, the service's, the root namespace; the first that has a visible rule
@@ -172,13 +186,12 @@ impl Rules {
         service: &Service,
         accept: impl Fn(&&MergedRule) -> bool,
     ) -> Option<&MergedRule> {
-        let rules =
-            |host: &Arc<str>| self.by_host.get(&(namespace.into(), host.clone())).into_iter().flatten();
+        let own = self.namespaces.get(namespace)?;
+        let rules = |host: &Arc<str>| own.by_host.get(host).into_iter().flatten();
         if let Some(rule) = rules(&service.key.host).find(&accept) {
             return Some(rule);
         }
-        let wildcards =
-            self.wildcards.get(namespace)?.iter().filter(|host| host_within(&service.key.host, host));
+        let wildcards = own.wildcards.iter().filter(|host| host_within(&service.key.host, host));
         wildcards.flat_map(rules).filter(&accept).max_by_key(|rule| rule.host.len())
     }
 
@@ -201,6 +214,15 @@ impl Rules {
     pub fn locality_matters(&self) -> bool {
         self.locality_matters
     }
+}
+
+/// All rules, with their namespaces and hosts.
+fn all(
+    namespaces: &BTreeMap<Arc<str>, Namespace>,
+) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Vec<MergedRule>)> {
+    namespaces
+        .iter()
+        .flat_map(|(namespace, own)| own.by_host.iter().map(move |(host, rules)| (namespace, host, rules)))
 }
 
 fn policies(rule: &MergedRule) -> impl Iterator<Item = &PolicySettings> {
