@@ -3,6 +3,8 @@
 //! Maps are `BTreeMap`s, so that encoding a message is deterministic: resource versions are hashes of these bytes.
 #![allow(clippy::all, clippy::pedantic, rustdoc::all, missing_docs)]
 
+pub mod wire;
+
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 /// gRPC clients and servers. Responses carry encoded resources as shared bytes (`landbridge::envelope`).

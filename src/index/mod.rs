@@ -253,7 +253,7 @@ impl Index {
     }
 
     /// Mesh-wide settings.
-    pub fn mesh(&self) -> &MeshConfig {
+    pub fn mesh(&self) -> &Arc<MeshConfig> {
         &self.mesh
     }
 

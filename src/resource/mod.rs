@@ -22,6 +22,7 @@ pub mod name;
 pub mod policy;
 pub mod proto;
 pub mod rds;
+mod template;
 pub mod tls;
 
 #[cfg(test)]
@@ -52,6 +53,11 @@ pub struct Built {
 impl Built {
     /// Encodes a message.
     pub fn new(name: impl Into<Arc<str>>, message: &impl Message, sources: Vec<ObjectKey>) -> Self {
-        Self { name: name.into(), message: message.encode_to_vec(), waits_for: None, pieces: None, sources }
+        Self::of_bytes(name, message.encode_to_vec(), sources)
+    }
+
+    /// As [`Self::new`], of a message that is encoded.
+    pub fn of_bytes(name: impl Into<Arc<str>>, message: Vec<u8>, sources: Vec<ObjectKey>) -> Self {
+        Self { name: name.into(), message, waits_for: None, pieces: None, sources }
     }
 }

@@ -11,12 +11,12 @@ pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 
 /// An outbound cluster, and its load assignment.
 pub fn outbound(port: u16, subset: &str, host: &str) -> Arc<str> {
-    format!("outbound|{port}|{subset}|{host}").into()
+    ["outbound|", &port.to_string(), "|", subset, "|", host].concat().into()
 }
 
 /// The same for a gateway that forwards by SNI; also the SNI that clients send.
 pub fn sni_dnat(port: u16, subset: &str, host: &str) -> Arc<str> {
-    format!("outbound_.{port}_.{subset}_.{host}").into()
+    ["outbound_.", &port.to_string(), "_.", subset, "_.", host].concat().into()
 }
 
 /// The cluster of an inbound port.
@@ -26,5 +26,5 @@ pub fn inbound(target_port: u16) -> Arc<str> {
 
 /// A virtual host; also the route configuration of a sniffed listener.
 pub fn host_port(host: &str, port: u16) -> String {
-    format!("{host}:{port}")
+    [host, ":", &port.to_string()].concat()
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The effective settings for a port and subset of a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// The rule's settings, filled with the mesh's, and with our outlier detection where it applies.
     pub settings: PolicySettings,
@@ -24,6 +24,8 @@ pub struct Policy {
     pub default_outlier: bool,
     /// The mode "failover by default": outlier detection and retries get what makes a failover work.
     pub real_failover: bool,
+    /// In that mode: the service has endpoints in several localities, so that there is somewhere else to go.
+    pub many_localities: bool,
 }
 
 /// How clients talk to a service.
@@ -83,12 +85,13 @@ pub fn effective<'a>(
     let own = settings.load_balancer.as_ref().and_then(|lb| lb.locality.as_ref());
     let locality = own.or(mesh.locality_lb.as_ref()).filter(|l| l.enabled).cloned();
     let real_failover = index.options().failover_by_default;
-    let many = index.spans_localities(service);
-    let default_outlier = real_failover && many && locality.is_some() && settings.outlier_detection.is_none();
+    let many_localities = index.spans_localities(service);
+    let default_outlier =
+        real_failover && many_localities && locality.is_some() && settings.outlier_detection.is_none();
     if default_outlier {
         settings.outlier_detection = Some(default_outlier_detection());
     }
-    (Policy { settings, locality, default_outlier, real_failover }, rule)
+    (Policy { settings, locality, default_outlier, real_failover, many_localities }, rule)
 }
 
 /// A port's entry replaces the rule's settings as a whole: Istio inherits no single field.

@@ -2,9 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use landbridge_proto::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Metadata, SocketAddress, address,
-    config_source, socket_address,
+use landbridge_proto::{
+    envoy::config::core::v3::{
+        Address, AggregatedConfigSource, ApiVersion, ConfigSource, Metadata, SocketAddress, address,
+        config_source, socket_address,
+    },
+    wire::{field_len, put_field},
 };
 use prost::Message;
 use prost_types::{Any, ListValue, Struct, Value, value::Kind};
@@ -12,6 +15,19 @@ use prost_types::{Any, ListValue, Struct, Value, value::Kind};
 /// Packs a message; `type_name` is its full name.
 pub fn any(type_name: &str, message: &impl Message) -> Any {
     Any { type_url: ["type.googleapis.com/", type_name].concat(), value: message.encode_to_vec() }
+}
+
+/// Encodes a message with further ones, encoded already, in its repeated field of this number, before its own there.
+pub fn with_messages<'a>(
+    message: &impl Message,
+    number: u32,
+    further: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Vec<u8> {
+    let len: usize = further.clone().map(|bytes| field_len(bytes.len())).sum();
+    let mut out = Vec::with_capacity(len + message.encoded_len());
+    further.for_each(|bytes| put_field(&mut out, number, bytes));
+    out.extend(message.encode_to_vec());
+    out
 }
 
 /// A duration; more than Envoy's ten thousand years is not expressible and is cut.

@@ -53,9 +53,9 @@ const CIPHERS: &[&str] = &[
 ];
 
 /// What a client's mutual TLS towards one port of a service needs to know.
-pub struct Upstream<'a> {
+pub struct Upstream {
     /// Server name to send.
-    pub sni: &'a str,
+    pub sni: String,
     /// Identities that may answer; empty accepts any of the mesh.
     pub identities: Vec<String>,
     /// The cluster always speaks HTTP/2.
@@ -84,7 +84,7 @@ pub fn identities(service: &Service, endpoints: &ServiceEndpoints, mesh: &MeshCo
 }
 
 /// Mutual TLS with the mesh's certificates, as a client.
-pub fn upstream_mutual(upstream: &Upstream) -> TransportSocket {
+pub fn upstream_mutual(upstream: Upstream) -> TransportSocket {
     let mut alpn = Vec::new();
     if upstream.extensions.metadata_exchange {
         alpn.push("istio-peer-exchange");
@@ -97,7 +97,7 @@ pub fn upstream_mutual(upstream: &Upstream) -> TransportSocket {
         tls_params: Some(protocol_versions()),
         tls_certificate_sds_secret_configs: vec![secret(OWN_SECRET, upstream.secrets)],
         validation_context_type: Some(trust(
-            upstream.identities.iter().map(|i| MatchPattern::Exact(i.clone())),
+            upstream.identities.into_iter().map(MatchPattern::Exact),
             upstream.secrets,
         )),
         alpn_protocols: strings(&alpn),
@@ -105,7 +105,7 @@ pub fn upstream_mutual(upstream: &Upstream) -> TransportSocket {
     };
     upstream_socket(UpstreamTlsContext {
         common_tls_context: Some(common),
-        sni: upstream.sni.to_owned(),
+        sni: upstream.sni,
         ..Default::default()
     })
 }

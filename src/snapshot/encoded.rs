@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use bytes::{Bytes, BytesMut};
+use landbridge_proto::wire::{field_len, put_field, put_head};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::ObjectKey;
@@ -203,22 +203,6 @@ impl fmt::Debug for Encoded {
 
 /// The tag of `resources` in both responses, and of `resource` in a `Resource`.
 const RESOURCES: u32 = 2;
-
-/// How long a field is with so many bytes in it. Tags are below 16.
-pub(crate) fn field_len(len: usize) -> usize {
-    1 + encoded_len_varint(len as u64) + len
-}
-
-fn put_head(out: &mut impl BufMut, tag: u32, len: usize) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
-}
-
-/// Appends a field with a length before it.
-pub(crate) fn put_field(out: &mut impl BufMut, tag: u32, value: &[u8]) {
-    put_head(out, tag, value.len());
-    out.put_slice(value);
-}
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,6 @@ mod set;
 
 pub use attachment::{Attacher, Attachment, Closed, Command, Nack, StreamId};
 pub use encoded::{Encoded, Version};
-pub(crate) use encoded::{field_len, put_field};
 pub use feed::{Feed, Follower, Tether};
 pub use interests::{Bits, Filter};
 pub use resources::{Difference, Resources};

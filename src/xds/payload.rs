@@ -3,15 +3,13 @@
 use std::{cell::Cell, fmt::Display, io::Write, mem, sync::Arc};
 
 use bytes::{BufMut, Bytes};
+use landbridge_proto::wire::{field_len, put_field};
 
 use super::{
     Frame, Protocol,
     contents::{Contents, Part, field},
 };
-use crate::{
-    grpc,
-    snapshot::{Encoded, field_len, put_field},
-};
+use crate::{grpc, snapshot::Encoded};
 
 /// Small resources are gathered into chunks of about so many bytes. Each chunk costs a turn through HTTP/2, and each
 /// stream that a slow client does not read keeps a few of them.

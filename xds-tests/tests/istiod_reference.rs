@@ -180,7 +180,8 @@ fn a_stock_envoy_gets_nothing_of_istios() {
 fn a_stock_envoy_gets_workloads_where_access_logs_show_them() {
     let mut state = mesh::state(false);
     let format = "%UPSTREAM_HOST% %UPSTREAM_METADATA(istio:workload)%\n";
-    let config = MeshConfig { access_log_format: Some(format.into()), ..state.index.mesh().clone() };
+    let config =
+        MeshConfig { access_log_format: Some(format.into()), ..MeshConfig::clone(state.index.mesh()) };
     let key = ObjectKey {
         cluster: "cluster1".into(),
         kind: Kind::MeshConfig,

@@ -14,17 +14,14 @@ use landbridge_proto::envoy::{
 };
 use prost_types::Any;
 
-use super::Target;
+use super::shape::{Shape, Transport};
 use crate::{
     model::{
-        destination_rule::ClientTlsMode,
-        node::ProxyKind,
+        destination_rule::ConnectionPool,
+        mesh::MeshConfig,
         port::{ListenerClass, Protocol},
     },
-    resource::{
-        policy::ClientMode,
-        proto::{any, duration, seconds},
-    },
+    resource::proto::{any, duration, seconds},
 };
 
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -55,22 +52,18 @@ pub fn as_caller() -> BTreeMap<String, Any> {
     })
 }
 
-impl Target<'_> {
-    /// Whether the cluster always speaks HTTP/2.
-    pub(super) fn http2(&self) -> bool {
-        let pool = self.policy.settings.connection_pool.as_ref();
-        let upgrade = pool.and_then(|p| p.h2_upgrade).unwrap_or(self.index.mesh().h2_upgrade);
-        let by_client = pool.is_some_and(|p| p.use_client_protocol);
-        let http = self.port.protocol.listener_class() == ListenerClass::Http;
-        self.port.protocol.is_http2() || (upgrade && http && !by_client)
-    }
+/// Whether a cluster always speaks HTTP/2.
+pub fn only_http2(mesh: &MeshConfig, protocol: Protocol, pool: Option<&ConnectionPool>) -> bool {
+    let upgrade = pool.and_then(|p| p.h2_upgrade).unwrap_or(mesh.h2_upgrade);
+    let by_client = pool.is_some_and(|p| p.use_client_protocol);
+    let http = protocol.listener_class() == ListenerClass::Http;
+    protocol.is_http2() || (upgrade && http && !by_client)
+}
 
+impl Shape {
     /// Empty where Envoy's default, HTTP/1.1, is meant and nothing else is said.
-    pub(super) fn http_options(
-        &self,
-        http2: bool,
-        sni_by_host: Option<core::UpstreamHttpProtocolOptions>,
-    ) -> BTreeMap<String, Any> {
+    pub(super) fn http_options(&self) -> BTreeMap<String, Any> {
+        let sni_by_host = self.sni_by_host();
         let pool = self.policy.settings.connection_pool.clone().unwrap_or_default();
         let http2_options = core::Http2ProtocolOptions {
             max_concurrent_streams: pool.max_concurrent_streams,
@@ -84,12 +77,11 @@ impl Target<'_> {
                 ..Default::default()
             }
         });
-        let by_caller = pool.use_client_protocol
-            || (self.port.protocol == Protocol::Auto && self.view.kind == ProxyKind::Sidecar);
-        if !http2 && !by_caller && common.is_none() && sni_by_host.is_none() {
+        let by_caller = pool.use_client_protocol || self.finds_out_protocol;
+        if !self.http2 && !by_caller && common.is_none() && sni_by_host.is_none() {
             return BTreeMap::new();
         }
-        let upstream = if http2 {
+        let upstream = if self.http2 {
             explicit(ProtocolConfig::Http2ProtocolOptions(http2_options))
         } else if by_caller {
             as_downstream(http2_options)
@@ -105,11 +97,9 @@ impl Target<'_> {
     }
 
     /// A rule with TLS but no SNI means that of the request's host, checked if nothing else is.
-    pub(super) fn sni_by_host(&self) -> Option<core::UpstreamHttpProtocolOptions> {
-        let ClientMode::Rule(tls) = self.policy.client_mode(self.index, self.service) else { return None };
-        if tls.mode == ClientTlsMode::IstioMutual || tls.sni.is_some() {
-            return None;
-        }
+    fn sni_by_host(&self) -> Option<core::UpstreamHttpProtocolOptions> {
+        let tls = self.policy.settings.tls.as_ref();
+        let tls = tls.filter(|tls| self.transport == Transport::ByRule && tls.sni.is_none())?;
         Some(core::UpstreamHttpProtocolOptions {
             auto_sni: true,
             auto_san_validation: tls.subject_alt_names.is_empty() && !tls.insecure_skip_verify,

@@ -4,37 +4,34 @@ mod balancing;
 mod http;
 mod inbound;
 pub mod outlier;
+mod shape;
 
-use landbridge_proto::envoy::config::{
-    cluster::v3::{
-        CircuitBreakers, Cluster, Filter, UpstreamConnectionOptions,
-        circuit_breakers::Thresholds,
-        cluster::{
-            ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
-            TransportSocketMatch,
-            common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
-        },
-    },
-    core::v3::{Metadata, TcpKeepalive},
+use std::sync::Arc;
+
+use landbridge_proto::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, Filter,
+    circuit_breakers::Thresholds,
+    cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy},
 };
-use prost_types::Struct;
 
 pub use inbound::inbound;
+use shape::{Shape, Transport};
 
 use super::{
     Built, name,
-    policy::{self, ClientMode, Policy},
-    proto::{ads, boolean, duration, list, metadata, nested, object, string, typed_struct, zero},
+    policy::{self, Policy},
+    proto::{boolean, duration, object, string, typed_struct},
     tls,
 };
 use crate::{
     index::{Index, MergedRule},
     model::{
-        destination_rule::{ClientTlsMode, ConnectionPool, LbAlgorithm, Subset},
+        ObjectKey,
+        destination_rule::{ConnectionPool, LbAlgorithm, Subset},
         mesh::MeshConfig,
         node::{Extensions, ProxyKind},
         port::Protocol,
-        service::{Port, Resolution, Service},
+        service::{Port, Resolution, Service, ServiceKey},
     },
     view::ClusterView,
 };
@@ -62,12 +59,11 @@ pub(super) fn discovery(kind: ProxyKind, service: &Service, policy: &Policy) -> 
 /// What an outbound cluster is built for.
 struct Target<'a> {
     index: &'a Index,
-    view: &'a ClusterView,
     service: &'a Service,
     port: &'a Port,
     subset: Option<&'a Subset>,
     rule: Option<&'a MergedRule>,
-    policy: Policy,
+    shape: Shape,
 }
 
 /// The clusters of a service: for each port, one for all endpoints and one per subset; again for forwarding by SNI if the
@@ -75,8 +71,7 @@ struct Target<'a> {
 pub fn service(index: &Index, view: &ClusterView, service: &Service) -> Vec<Built> {
     let mut built = Vec::new();
     for (port, subset) in ports_and_subsets(index, &view.scope, service) {
-        let (policy, rule) = policy::effective(index, &view.scope, service, port, subset);
-        let target = Target { index, view, service, port, subset, rule, policy };
+        let target = Target::new(index, view, service, port, subset);
         built.push(target.outbound());
         if view.sni_dnat {
             built.push(target.sni_dnat());
@@ -133,180 +128,98 @@ fn original_dst(name: &str, mesh: &MeshConfig) -> Cluster {
     }
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn new(
+        index: &'a Index,
+        view: &ClusterView,
+        service: &'a Service,
+        port: &'a Port,
+        subset: Option<&'a Subset>,
+    ) -> Self {
+        let (policy, rule) = policy::effective(index, &view.scope, service, port, subset);
+        let discovery = discovery(view.kind, service, &policy);
+        let shape = Shape {
+            discovery,
+            transport: Transport::new(&policy.client_mode(index, service), discovery),
+            http2: http::only_http2(index.mesh(), port.protocol, policy.settings.connection_pool.as_ref()),
+            finds_out_protocol: port.protocol == Protocol::Auto && view.kind == ProxyKind::Sidecar,
+            connect_timeout: policy.connect_timeout(index.mesh()),
+            secrets: view.secrets,
+            extensions: view.extensions,
+            has_rule: rule.is_some(),
+            has_subset: subset.is_some(),
+            policy,
+        };
+        Self { index, service, port, subset, rule, shape }
+    }
+
     fn outbound(&self) -> Built {
         let name = name::outbound(self.port.number, self.subset_name(), &self.service.key.host);
-        let discovery = discovery(self.view.kind, self.service, &self.policy);
-        let mut cluster = self.cluster(&name, discovery);
-        let http2 = self.http2();
-        self.secure(&mut cluster, http2, discovery);
-        cluster.typed_extension_protocol_options = self.http_options(http2, self.sni_by_host());
-        self.built(&cluster, discovery)
+        self.build(name, &self.shape)
     }
 
-    /// What arrives is mutual TLS between the two sidecars; the gateway only picks an endpoint.
     fn sni_dnat(&self) -> Built {
         let name = name::sni_dnat(self.port.number, self.subset_name(), &self.service.key.host);
-        let mut cluster = self.cluster(&name, Discovery::Eds);
-        // Says nothing about bytes that are forwarded; istiod has it.
-        cluster.typed_extension_protocol_options = self.http_options(self.http2(), None);
-        self.built(&cluster, Discovery::Eds)
+        self.build(name, &self.shape.forwarding())
     }
 
-    fn subset_name(&self) -> &str {
+    fn subset_name(&self) -> &'a str {
         self.subset.map(|s| &*s.name).unwrap_or_default()
     }
 
-    fn built(&self, cluster: &Cluster, discovery: Discovery) -> Built {
-        let sources = policy::sources(self.service, self.rule);
-        let mut built = Built::new(cluster.name.as_str(), cluster, sources);
-        built.waits_for = (discovery == Discovery::Eds).then(|| built.name.clone());
+    fn build(&self, name: Arc<str>, shape: &Shape) -> Built {
+        let ServiceKey { host, namespace } = &self.service.key;
+        let stat_name = stat_name(&name);
+        let rule = self.rule.and_then(|rule| rule.sources.first()).map(rule_path);
+        let (sni, identities) = match shape.transport {
+            Transport::Mutual { .. } => self.peer(),
+            Transport::Plaintext | Transport::ByRule => Default::default(),
+        };
+        let identities: Vec<_> = identities.iter().map(String::as_str).collect();
+        let message = shape.fill(&shape::Texts {
+            name: &name,
+            stat_name: &stat_name,
+            host,
+            service: &self.service.name,
+            namespace,
+            rule: rule.as_deref().unwrap_or_default(),
+            subset: self.subset_name(),
+            sni: &sni,
+            identities: &identities,
+        });
+        let mut built = Built::of_bytes(name, message, policy::sources(self.service, self.rule));
+        built.waits_for = (shape.discovery == Discovery::Eds).then(|| built.name.clone());
         built
     }
 
-    /// Everything but TLS and HTTP.
-    fn cluster(&self, name: &str, discovery: Discovery) -> Cluster {
-        let mesh = self.index.mesh();
-        let settings = &self.policy.settings;
-        let pool = settings.connection_pool.clone().unwrap_or_default();
-        let outlier = settings.outlier_detection.as_ref();
-        let keepalive = pool.tcp_keepalive.as_ref().map(|k| TcpKeepalive {
-            keepalive_probes: k.probes,
-            keepalive_time: k.time.map(whole_seconds),
-            keepalive_interval: k.interval.map(whole_seconds),
-        });
-        let mut cluster = Cluster {
-            name: name.to_owned(),
-            alt_stat_name: stat_name(name),
-            connect_timeout: Some(duration(self.policy.connect_timeout(mesh))),
-            circuit_breakers: Some(circuit_breakers(&pool)),
-            common_lb_config: Some(self.common_lb(discovery)),
-            metadata: Some(self.metadata()),
-            filters: filters(self.view.extensions),
-            outlier_detection: outlier.map(|od| outlier::detection(od, &self.policy)),
-            upstream_connection_options: keepalive
-                .map(|k| UpstreamConnectionOptions { tcp_keepalive: Some(k), ..Default::default() }),
-            ..Default::default()
-        };
-        match discovery {
-            Discovery::OriginalDst => {
-                cluster.cluster_discovery_type = Some(kind(DiscoveryType::OriginalDst));
-                cluster.lb_policy = LbPolicy::ClusterProvided.into();
-                // Each address stands for itself: taking one out by our default would only fail its callers.
-                cluster.outlier_detection =
-                    cluster.outlier_detection.filter(|_| !self.policy.default_outlier);
-            }
-            Discovery::Eds => {
-                cluster.cluster_discovery_type = Some(kind(DiscoveryType::Eds));
-                cluster.eds_cluster_config =
-                    Some(EdsClusterConfig { service_name: name.to_owned(), eds_config: Some(ads()) });
-                balancing::apply(&mut cluster, settings.load_balancer.as_ref());
-            }
-        }
-        cluster
-    }
-
-    fn common_lb(&self, discovery: Discovery) -> CommonLbConfig {
-        let mut common = CommonLbConfig {
-            healthy_panic_threshold: Some(outlier::panic_threshold(&self.policy)),
-            ..Default::default()
-        };
-        if discovery == Discovery::Eds {
-            let explicit = self.policy.locality.as_ref().is_some_and(|l| {
-                let failover = !l.failover.is_empty() || !l.failover_priority.is_empty();
-                !l.distribute.is_empty() || (failover && self.policy.fails_over())
-            });
-            common.locality_config_specifier = explicit.then(|| {
-                LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig::default())
-            });
-            if self.policy.real_failover && self.policy.settings.outlier_detection.is_some() {
-                // An endpoint that is let back in and fails again at once would otherwise stay in for the rest of
-                // Envoy's merge window, a full second of errors for each try (envoy.md 3: 9 failures instead of 343).
-                common.update_merge_window = Some(zero());
-            }
-        }
-        common
-    }
-
-    fn metadata(&self) -> Metadata {
+    /// With mutual TLS: the server name that is asked for, and who may answer. A rule may say both.
+    fn peer(&self) -> (Arc<str>, Vec<String>) {
         let key = &self.service.key;
-        let service = object([
-            ("host", string(&key.host)),
-            ("name", string(&self.service.name)),
-            ("namespace", string(&key.namespace)),
-        ]);
-        let mut fields = object([("services", list(vec![nested(service)]))]);
-        if let Some(source) = self.rule.and_then(|r| r.sources.first()) {
-            let path = format!(
-                "/apis/networking.istio.io/v1/namespaces/{}/destination-rule/{}",
-                source.namespace, source.name
-            );
-            fields.fields.insert("config".to_owned(), string(&path));
-        }
-        if let Some(subset) = self.subset {
-            fields.fields.insert("subset".to_owned(), string(&subset.name));
-        }
-        metadata([("istio", fields)])
-    }
-
-    fn secure(&self, cluster: &mut Cluster, http2: bool, discovery: Discovery) {
-        let mode = self.policy.client_mode(self.index, self.service);
-        let by_rule = match mode {
-            ClientMode::Plain => return,
-            ClientMode::Auto => None,
-            ClientMode::Rule(tls) => Some(tls),
-        };
-        if let Some(tls) = by_rule.filter(|tls| tls.mode != ClientTlsMode::IstioMutual) {
-            cluster.transport_socket = Some(tls::upstream_by_rule(tls, http2, self.view.secrets));
-            return;
-        }
-        let sni = name::sni_dnat(self.port.number, self.subset_name(), &self.service.key.host);
-        let sni = by_rule.and_then(|tls| tls.sni.clone()).unwrap_or(sni);
+        let tls = self.shape.policy.settings.tls.as_ref();
+        let sni = tls.and_then(|tls| tls.sni.clone());
+        let sni = sni.unwrap_or_else(|| name::sni_dnat(self.port.number, self.subset_name(), &key.host));
         let named: Vec<_> =
-            by_rule.into_iter().flat_map(|tls| &tls.subject_alt_names).map(ToString::to_string).collect();
-        let identities = if named.is_empty() {
-            tls::identities(self.service, self.index.endpoints(&self.service.key), self.index.mesh())
-        } else {
-            named
-        };
-        let socket = tls::upstream_mutual(&tls::Upstream {
-            sni: &sni,
-            identities,
-            http2,
-            secrets: self.view.secrets,
-            extensions: self.view.extensions,
-        });
-        // Chosen per endpoint by its metadata; a rule means all endpoints, and an original destination has no metadata.
-        if by_rule.is_some() || discovery == Discovery::OriginalDst {
-            cluster.transport_socket = Some(socket);
-        } else {
-            cluster.transport_socket_matches = vec![
-                TransportSocketMatch {
-                    name: "tlsMode-istio".to_owned(),
-                    r#match: Some(object([("tlsMode", string("istio"))])),
-                    transport_socket: Some(socket),
-                },
-                TransportSocketMatch {
-                    name: "tlsMode-disabled".to_owned(),
-                    r#match: Some(Struct::default()),
-                    transport_socket: Some(tls::plaintext()),
-                },
-            ];
+            tls.into_iter().flat_map(|tls| &tls.subject_alt_names).map(ToString::to_string).collect();
+        if !named.is_empty() {
+            return (sni, named);
         }
+        (sni, tls::identities(self.service, self.index.endpoints(key), self.index.mesh()))
     }
+}
+
+/// How Istio calls a destination rule in metadata.
+fn rule_path(rule: &ObjectKey) -> String {
+    let ObjectKey { namespace, name, .. } = rule;
+    format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}")
 }
 
 /// Istio's mark at the end of a name in statistics, so that names with dots can be cut out again.
 fn stat_name(name: &str) -> String {
-    format!("{name};")
+    [name, ";"].concat()
 }
 
 fn kind(kind: DiscoveryType) -> ClusterDiscoveryType {
     ClusterDiscoveryType::Type(kind.into())
-}
-
-fn whole_seconds(d: std::time::Duration) -> u32 {
-    u32::try_from(d.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// No limits but the user's: Envoy's own default of 1,024 connections and 3 retries would fail requests silently.

@@ -10,6 +10,7 @@ use std::{
     ops::Range,
 };
 
+use landbridge_proto::wire::{field_len, put_field, put_head};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::{
@@ -27,7 +28,7 @@ pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) 
     let metadata = Metadata::of(cohorts, workloads);
     let members: usize = groups.iter().map(|group| group.members.len()).sum();
     let mut out = Vec::with_capacity(name.len() + 100 * groups.len() + metadata.around(members) + 16);
-    put_bytes(&mut out, 1, name.as_bytes());
+    put_field(&mut out, 1, name.as_bytes());
     let mut body =
         Vec::with_capacity(metadata.around(groups.iter().map(|g| g.members.len()).max().unwrap_or(0)));
     for group in groups {
@@ -51,7 +52,7 @@ fn put_group(out: &mut Vec<u8>, group: &Group, members: &[u8]) {
         + number_len(group.priority);
     put_head(out, 2, len);
     put_head(out, 1, locality);
-    texts.for_each(|(tag, text)| put_bytes(out, tag, text.as_bytes()));
+    texts.for_each(|(tag, text)| put_field(out, tag, text.as_bytes()));
     out.extend_from_slice(members);
     put_wrapped(out, 3, group.weight);
     put_number(out, 5, group.priority);
@@ -259,22 +260,17 @@ fn put_metadata(out: &mut Vec<u8>, mtls: bool, workload: Option<&str>) {
     put_head(out, 3, entries.into_iter().flatten().map(|entry| field_len(entry_len(entry))).sum());
     for (name, key, text) in entries.into_iter().flatten() {
         put_head(out, 1, entry_len((name, key, text)));
-        put_bytes(out, 1, name.as_bytes());
+        put_field(out, 1, name.as_bytes());
         // Struct, its one field, the field's value.
         put_head(out, 2, field_len(field_of(key, text)));
         put_head(out, 1, field_of(key, text));
-        put_bytes(out, 1, key.as_bytes());
+        put_field(out, 1, key.as_bytes());
         put_head(out, 2, value_len(text));
-        put_bytes(out, 3, text.as_bytes());
+        put_field(out, 3, text.as_bytes());
     }
 }
 
 // === parts ===
-
-/// A field with a length before it; all tags here are below 16.
-fn field_len(len: usize) -> usize {
-    1 + encoded_len_varint(len as u64) + len
-}
 
 /// A number that is left out if it is 0.
 fn number_len(value: u32) -> usize {
@@ -283,16 +279,6 @@ fn number_len(value: u32) -> usize {
 
 fn put_key(out: &mut Vec<u8>, tag: u32, wire_type: u32) {
     out.push((tag << 3 | wire_type) as u8);
-}
-
-fn put_head(out: &mut Vec<u8>, tag: u32, len: usize) {
-    put_key(out, tag, LENGTH);
-    encode_varint(len as u64, out);
-}
-
-fn put_bytes(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
-    put_head(out, tag, bytes.len());
-    out.extend_from_slice(bytes);
 }
 
 fn put_number(out: &mut Vec<u8>, tag: u32, value: u32) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use landbridge_proto::envoy::{
     config::{
         core::v3::TrafficDirection,
-        listener::v3::{Filter, FilterChain, FilterChainMatch},
+        listener::v3::{FilterChain, FilterChainMatch},
         route::v3::{HeaderMatcher, RouteConfiguration, header_matcher::HeaderMatchSpecifier},
     },
     extensions::filters::{
@@ -28,16 +28,26 @@ use crate::{
     model::{
         Kind, ObjectKey,
         gateway::{Gateway, Server, ServerTlsMode, host_within},
+        mesh::MeshConfig,
         node::{Interception, SecretSource},
         service::Service,
     },
-    resource::{Built, cds::ports_and_subsets, name, policy, proto::any},
+    resource::{
+        Built,
+        cds::ports_and_subsets,
+        name,
+        policy::{self, Policy},
+        proto::{any, with_messages},
+        template::{Templates, place},
+    },
     view::GatewayView,
 };
 
 /// Where load balancers and kubelets ask for a gateway's health.
 const HEALTH_PORT: u16 = 15021;
 const HEALTH_PATH: &str = "/healthz/ready";
+/// The number of a listener's field.
+const FILTER_CHAINS: u32 = 3;
 
 /// The listeners. A proxy with Istio's agent has its health page from there.
 pub fn build(index: &Index, view: &GatewayView) -> Vec<Built> {
@@ -70,13 +80,14 @@ fn forwarding(
     visible.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
     let mut sources: BTreeSet<ObjectKey> =
         servers.iter().map(|(gateway, _)| source(index, gateway)).collect();
+    let templates = Templates::new();
     let mut chains = Vec::new();
     for service in visible.into_iter().filter(|s| covered(s, servers)) {
         for (service_port, subset) in ports_and_subsets(index, &view.scope, service) {
             let subset_name = subset.map(|s| &*s.name).unwrap_or_default();
             let name = name::sni_dnat(service_port.number, subset_name, &service.key.host);
             let (policy, _) = policy::effective(index, &view.scope, service, service_port, subset);
-            chains.push(sni_chain(&name, vec![tcp_filter(&tcp_proxy_with(mesh, &name, &policy))]));
+            chains.push(templates.fill(&policy, |policy| sni_chain(mesh, policy), &[&[&name]]));
         }
         sources.extend(service.sources.iter().cloned());
     }
@@ -86,19 +97,23 @@ fn forwarding(
     }
     let name = listener_name(WILDCARD, port);
     let mut built = listener(mesh, name.clone(), WILDCARD, port, TrafficDirection::Outbound);
-    built.filter_chains = chains;
     built.listener_filters = vec![inspect::tls_inspector()];
-    let built = capturing(built, Interception::Redirect);
-    Some(Built::new(name, &built, sources.into_iter().collect()))
+    let message = with_messages(
+        &capturing(built, Interception::Redirect),
+        FILTER_CHAINS,
+        chains.iter().map(Vec::as_slice),
+    );
+    Some(Built::of_bytes(name, message, sources.into_iter().collect()))
 }
 
-fn sni_chain(name: &str, filters: Vec<Filter>) -> FilterChain {
+/// With a place for the cluster's name, which is also the server's name that is asked for.
+fn sni_chain(mesh: &MeshConfig, policy: &Policy) -> FilterChain {
     let matches = FilterChainMatch {
-        server_names: vec![name.to_owned()],
+        server_names: vec![place(0)],
         application_protocols: ISTIO_ANY.iter().map(|p| (*p).to_owned()).collect(),
         ..Default::default()
     };
-    chain(Some(matches), filters)
+    chain(Some(matches), vec![tcp_filter(&tcp_proxy_with(mesh, &place(0), policy))])
 }
 
 /// Whether a server's hosts (`namespace/host`) include the service.

@@ -1,6 +1,9 @@
 //! By which names and addresses a service is called.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use crate::{
     index::Index,
@@ -16,18 +19,17 @@ use crate::{
 /// address belongs to the service that has it in the proxy's own cluster before one that only has it elsewhere.
 ///
 /// Only rivals can take something away, so that nothing else on the port is looked at.
-pub fn of(index: &Index, view: &RouteView, service: &Service, port: u16) -> Vec<String> {
+pub fn of<'a>(index: &'a Index, view: &RouteView, service: &'a Service, port: u16) -> Vec<Cow<'a, str>> {
     let rivals = index.by_age(&view.scope, index.rivals(&service.key));
     let mut rivals: Vec<&Service> = rivals.into_iter().filter(|s| routed(s, port).is_some()).collect();
     if rivals.is_empty() {
-        let mut own = Vec::new();
-        let mut add = |text: String| {
+        let mut own: Vec<Cow<str>> = Vec::with_capacity(8);
+        let texts = names(index, view, service).into_iter().chain(addresses(view, service).map(Cow::Owned));
+        for text in texts {
             if !own.contains(&text) {
                 own.push(text);
             }
-        };
-        names(index, view, service).into_iter().for_each(&mut add);
-        addresses(view, service).for_each(&mut add);
+        }
         return own;
     }
     rivals.push(service);
@@ -45,16 +47,16 @@ pub fn routed(service: &Service, port: u16) -> Option<&Port> {
 
 /// The domains of each of these services, which are all on one port.
 fn assign<'a>(
-    index: &Index,
+    index: &'a Index,
     view: &RouteView,
     services: &[&'a Service],
-) -> HashMap<&'a ServiceKey, Vec<String>> {
+) -> HashMap<&'a ServiceKey, Vec<Cow<'a, str>>> {
     let full_names: HashMap<String, &ServiceKey> = services
         .iter()
         .flat_map(|s| hosts(index, view, s).into_iter().map(|h| (h.host.to_ascii_lowercase(), &s.key)))
         .collect();
     let mut taken: HashSet<String> = HashSet::new();
-    let mut assigned: HashMap<&ServiceKey, Vec<String>> = HashMap::new();
+    let mut assigned: HashMap<&ServiceKey, Vec<Cow<str>>> = HashMap::new();
     for service in services {
         let own = assigned.entry(&service.key).or_default();
         for name in names(index, view, service) {
@@ -69,7 +71,7 @@ fn assign<'a>(
     for service in local_first(true).chain(local_first(false)) {
         for text in addresses(view, service) {
             if taken.insert(text.clone()) {
-                assigned.entry(&service.key).or_default().push(text);
+                assigned.entry(&service.key).or_default().push(text.into());
             }
         }
     }
@@ -82,26 +84,27 @@ fn hosts<'a>(index: &'a Index, view: &RouteView, service: &'a Service) -> Vec<&'
     std::iter::once(&service.key).chain(aliases.map(|alias| &alias.key)).collect()
 }
 
-/// All names: each full one with and without the final dot, and what a resolver's search path makes short names of.
-fn names(index: &Index, view: &RouteView, service: &Service) -> Vec<String> {
+/// All names: each full one with and without the final dot, and what a resolver's search path makes short names of, which
+/// are beginnings of it.
+fn names<'a>(index: &'a Index, view: &RouteView, service: &'a Service) -> Vec<Cow<'a, str>> {
     let headless = service.resolution == Resolution::Passthrough;
     let mut all = Vec::with_capacity(6);
     for host in hosts(index, view, service) {
         let first = all.len();
         let ServiceKey { host: full, namespace } = host;
-        all.extend([full.to_string(), format!("{full}.")]);
+        all.extend([full.as_ref().into(), [full, "."].concat().into()]);
         if let Some(short) = host.short(&index.options().domain) {
-            let in_namespace = format!("{short}.{namespace}");
-            let with_svc = format!("{in_namespace}.svc");
+            let in_namespace = &full[..short.len() + ".".len() + namespace.len()];
+            let with_svc = &full[..in_namespace.len() + ".svc".len()];
             if *namespace == view.namespace {
-                all.extend([short.to_owned(), with_svc, in_namespace]);
+                all.extend([short, with_svc, in_namespace].map(Cow::Borrowed));
             } else {
-                all.extend([in_namespace, with_svc]);
+                all.extend([in_namespace, with_svc].map(Cow::Borrowed));
             }
         }
         if headless {
             // Pods of a headless service have names of their own below it.
-            let below: Vec<_> = all[first..].iter().map(|n| format!("*.{n}")).collect();
+            let below: Vec<_> = all[first..].iter().map(|n| ["*.", n].concat().into()).collect();
             all.extend(below);
         }
     }

@@ -4,44 +4,37 @@
 //! With the first, each change of a service sends the whole table to everybody who sees it.
 
 mod domains;
+mod host;
 pub mod retry;
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display};
 
-use landbridge_proto::envoy::{
-    config::route::v3::{
-        Decorator, DirectResponseAction, HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch,
-        Vhds, VirtualHost,
-        header_matcher::HeaderMatchSpecifier,
-        route::Action,
-        route_action::{
-            ClusterSpecifier, HashPolicy, MaxStreamDuration,
-            hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter},
-        },
-        route_match::PathSpecifier,
-    },
-    r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
+use landbridge_proto::envoy::config::route::v3::{
+    DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, Vhds, VirtualHost,
+    route::Action,
+    route_action::{ClusterSpecifier, MaxStreamDuration},
+    route_match::PathSpecifier,
 };
 
 use super::{
     Built, name,
-    policy::{self, Policy},
-    proto::{ads, duration, zero},
+    proto::{ads, with_messages, zero},
 };
 use crate::{
     index::{Index, Scope},
     model::{
-        ObjectKey,
-        destination_rule::{HashKey, LbAlgorithm},
+        Kind,
         mesh::MeshConfig,
         port::{ListenerClass, Protocol},
-        service::{Port, Resolution, Service},
+        service::{Resolution, Service},
     },
     view::{RouteView, VirtualHosts},
 };
 
 /// Istio's limit for answers that are part of a route.
 const MAX_DIRECT_RESPONSE: u32 = 1024 * 1024;
+/// The number of a route configuration's field.
+const VIRTUAL_HOSTS: u32 = 2;
 
 /// The table of a port's HTTP listener: all its hosts, or only the catch-all where the others are resources of their own.
 pub fn port(index: &Index, view: &RouteView, port: u16) -> Vec<Built> {
@@ -50,25 +43,23 @@ pub fn port(index: &Index, view: &RouteView, port: u16) -> Vec<Built> {
     }
     let name = port.to_string();
     if view.virtual_hosts == VirtualHosts::OneByOne {
-        let mut table = route_configuration(name.clone(), vec![catch_all(index.mesh())]);
+        let mut table = route_configuration(name.clone());
+        table.virtual_hosts = vec![catch_all(index.mesh())];
         table.vhds = Some(Vhds { config_source: Some(ads()) });
         let built = Built::new(name.clone(), &table, Vec::new());
         return vec![Built { waits_for: Some(host_prefix(&name).into()), ..built }];
     }
     let services = index.services_on_port(&view.scope, port);
-    let mut hosts = Vec::with_capacity(services.len() + 1);
-    let mut sources = Vec::new();
-    for service in services {
-        if let Some((host, from)) = host_on_port(index, view, service, port) {
-            hosts.push(host);
-            sources.extend(from);
-        }
-    }
+    let on_port = |service| host_on_port(index, view, service, port, "");
+    let mut hosts: Vec<_> = services.into_iter().filter_map(on_port).collect();
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    hosts.push(catch_all(index.mesh()));
-    sources.sort();
-    sources.dedup();
-    vec![Built::new(name.clone(), &route_configuration(name, hosts), sources)]
+    // Only a rule can be that of several services.
+    let mut rules = BTreeSet::new();
+    let sources = hosts.iter().flat_map(|host| &host.sources);
+    let sources = sources.filter(|s| s.kind != Kind::DestinationRule || rules.insert(*s)).cloned().collect();
+    let mut table = route_configuration(name.clone());
+    table.virtual_hosts = vec![catch_all(index.mesh())];
+    vec![Built::of_bytes(name, with_hosts(&table, &hosts), sources)]
 }
 
 /// The hosts of a service as resources of their own, one for each port that has a table. Envoy finds the table by the
@@ -78,11 +69,7 @@ pub fn service(index: &Index, view: &RouteView, service: &Service) -> Vec<Built>
         return Vec::new();
     }
     let ports = service.ports.iter().filter(|p| has_table(index, &view.scope, p.number));
-    let built = ports.filter_map(|p| {
-        let (mut host, sources) = host_on_port(index, view, service, p.number)?;
-        host.name = format!("{}{}", host_prefix(p.number), host.name);
-        Some(Built::new(host.name.as_str(), &host, sources))
-    });
+    let built = ports.filter_map(|p| host_on_port(index, view, service, p.number, &host_prefix(p.number)));
     built.collect()
 }
 
@@ -94,10 +81,10 @@ pub fn sniffed(index: &Index, scope: &Scope, service: &Service) -> Vec<Built> {
     let ports = service.ports.iter().filter(|p| p.protocol == Protocol::Auto);
     let built = ports.map(|port| {
         let name = name::host_port(&service.key.host, port.number);
-        let (mut host, sources) = virtual_host(index, scope, service, port);
         // The listener stands for this service alone, whatever the request calls it.
-        host.domains = vec!["*".to_owned()];
-        Built::new(name.clone(), &route_configuration(name, vec![host]), sources)
+        let host = host::build(index, scope, service, port, "", &["*".into()]);
+        let table = with_hosts(&route_configuration(name.clone()), std::slice::from_ref(&host));
+        Built::of_bytes(name, table, host.sources)
     });
     built.collect()
 }
@@ -120,17 +107,17 @@ fn host_on_port(
     view: &RouteView,
     service: &Service,
     port: u16,
-) -> Option<(VirtualHost, Vec<ObjectKey>)> {
+    prefix: &str,
+) -> Option<Built> {
     let routed = domains::routed(service, port)?;
     let domains = domains::of(index, view, service, port);
-    let (host, sources) = virtual_host(index, &view.scope, service, routed);
-    (!domains.is_empty()).then_some((VirtualHost { domains, ..host }, sources))
+    (!domains.is_empty()).then(|| host::build(index, &view.scope, service, routed, prefix, &domains))
 }
 
-fn route_configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {
+/// A table without hosts.
+fn route_configuration(name: String) -> RouteConfiguration {
     RouteConfiguration {
         name,
-        virtual_hosts,
         // A route may come before its cluster: that is Envoy's 503 until it does, not a rejected table.
         validate_clusters: Some(false),
         max_direct_response_body_size_bytes: Some(MAX_DIRECT_RESPONSE),
@@ -139,87 +126,14 @@ fn route_configuration(name: String, virtual_hosts: Vec<VirtualHost>) -> RouteCo
     }
 }
 
-/// A service's virtual host without its domains.
-fn virtual_host(
-    index: &Index,
-    scope: &Scope,
-    service: &Service,
-    port: &Port,
-) -> (VirtualHost, Vec<ObjectKey>) {
-    let (policy, rule) = policy::effective(index, scope, service, port, None);
-    let name = name::host_port(&service.key.host, port.number);
-    let many = index.spans_localities(service);
-    let retries = retry::retries(index.mesh(), &policy, many);
-    let action = RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(
-            name::outbound(port.number, "", &service.key.host).to_string(),
-        )),
-        timeout: Some(zero()),
-        max_stream_duration: Some(any_grpc_timeout()),
-        hash_policy: hash_policy(&policy),
-        retry_policy: retries.any,
-        ..Default::default()
-    };
-    let route = Route {
-        name: "default".to_owned(),
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..Default::default()
-        }),
-        decorator: Some(Decorator { operation: format!("{name}/*"), propagate: None }),
-        action: Some(Action::Route(action.clone())),
-        ..Default::default()
-    };
-    let mut routes = Vec::new();
-    if let Some(repeatable) = retries.repeatable {
-        let mut first = route.clone();
-        "repeatable".clone_into(&mut first.name);
-        if let Some(m) = &mut first.r#match {
-            m.headers.push(method_is(retry::REPEATABLE_METHODS));
-        }
-        first.action = Some(Action::Route(RouteAction { retry_policy: Some(repeatable), ..action }));
-        routes.push(first);
-    }
-    routes.push(route);
-    let host = VirtualHost { name, routes, include_request_attempt_count: true, ..Default::default() };
-    (host, policy::sources(service, rule))
+/// The encoded table with these hosts before its own.
+fn with_hosts(table: &RouteConfiguration, hosts: &[Built]) -> Vec<u8> {
+    with_messages(table, VIRTUAL_HOSTS, hosts.iter().map(|host| host.message.as_slice()))
 }
 
 /// A gRPC caller's own timeout is honoured, however long. (Istio's `max_grpc_timeout` of 0 s, which is deprecated.)
 fn any_grpc_timeout() -> MaxStreamDuration {
     MaxStreamDuration { grpc_timeout_header_max: Some(zero()), ..Default::default() }
-}
-
-fn method_is(regex: &str) -> HeaderMatcher {
-    let regex = RegexMatcher { regex: regex.to_owned(), ..Default::default() };
-    let matcher = StringMatcher { match_pattern: Some(MatchPattern::SafeRegex(regex)), ..Default::default() };
-    HeaderMatcher {
-        name: ":method".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(matcher)),
-        ..Default::default()
-    }
-}
-
-fn hash_policy(policy: &Policy) -> Vec<HashPolicy> {
-    let Some(LbAlgorithm::Hash(hash)) = policy.settings.load_balancer.as_ref().map(|lb| &lb.algorithm) else {
-        return Vec::new();
-    };
-    let specifier = match &hash.key {
-        HashKey::Header(name) => {
-            PolicySpecifier::Header(Header { header_name: name.to_string(), ..Default::default() })
-        }
-        HashKey::Cookie { name, path, ttl } => PolicySpecifier::Cookie(Cookie {
-            name: name.to_string(),
-            path: path.to_string(),
-            ttl: ttl.map(duration),
-            ..Default::default()
-        }),
-        HashKey::SourceIp => PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true }),
-        HashKey::QueryParameter(name) => {
-            PolicySpecifier::QueryParameter(QueryParameter { name: name.to_string() })
-        }
-    };
-    vec![HashPolicy { policy_specifier: Some(specifier), ..Default::default() }]
 }
 
 /// Hosts that no service has: on to where the caller wanted, or refused.

@@ -22,7 +22,7 @@ use landbridge_proto::envoy::{
 };
 
 use crate::{
-    model::{destination_rule::LbAlgorithm, mesh::MeshConfig},
+    model::{destination_rule::LbAlgorithm, mesh::HttpRetryPolicy},
     resource::{
         policy::Policy,
         proto::{any, duration},
@@ -46,9 +46,8 @@ pub struct Retries {
     pub repeatable: Option<RetryPolicy>,
 }
 
-/// What is repeated. `many_localities`: there is somewhere else to go.
-pub fn retries(mesh: &MeshConfig, policy: &Policy, many_localities: bool) -> Retries {
-    let own = mesh.http_retries.as_ref();
+/// What is repeated. `own`: the mesh's word.
+pub fn retries(own: Option<&HttpRetryPolicy>, policy: &Policy) -> Retries {
     let attempts = own.map_or(ATTEMPTS, |r| r.attempts);
     if attempts == 0 {
         return Retries::default();
@@ -62,7 +61,7 @@ pub fn retries(mesh: &MeshConfig, policy: &Policy, many_localities: bool) -> Ret
         // A hash must lead to the same endpoint again.
         retry_host_predicate: if hashed { Vec::new() } else { vec![previous_hosts()] },
         host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
-        retry_priority: (failover && many_localities && policy.fails_over()).then(previous_priorities),
+        retry_priority: (failover && policy.many_localities && policy.fails_over()).then(previous_priorities),
         ..Default::default()
     };
     let with = |conditions: String| RetryPolicy { retry_on: conditions, ..base.clone() };

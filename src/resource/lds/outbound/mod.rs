@@ -1,17 +1,19 @@
 //! Outbound listeners of sidecars.
 
+mod shape;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use landbridge_proto::envoy::config::{
     core::v3::TrafficDirection,
-    listener::v3::{AdditionalAddress, FilterChain, FilterChainMatch, Listener},
+    listener::v3::{FilterChainMatch, Listener},
 };
+use shape::{Shape, Texts};
 
 use super::{
     LOOPBACK, WILDCARD, capturing,
-    chain::{PLAIN_HTTP, chain, named_chain, sniffed, tcp_filter, tcp_proxy, tcp_proxy_with},
-    http::{Routes, http_filter},
-    inspect, listener, listener_name, reserved,
+    chain::{named_chain, tcp_filter, tcp_proxy},
+    listener, listener_name, reserved,
 };
 use crate::{
     index::Index,
@@ -22,10 +24,7 @@ use crate::{
         port::{ListenerClass, Protocol},
         service::{Port, Resolution, Service},
     },
-    resource::{
-        Built, name, policy,
-        proto::{duration, ip_address, zero},
-    },
+    resource::{Built, name, policy},
     view::ListenerView,
 };
 
@@ -192,59 +191,34 @@ impl<'a> Entry<'a> {
     }
 
     fn build(self, index: &Index, view: &ListenerView, ip: &str, port: u16) -> Built {
-        let mesh = index.mesh();
-        let captured = view.interception != Interception::None;
         let name = listener_name(ip, port);
-        let mut built = listener(mesh, name.clone(), ip, port, TrafficDirection::Outbound);
-        built.continue_on_listener_filters_timeout = true;
-        built.listener_filters_timeout = Some(zero());
-        built.bind_to_port = captured.then_some(false);
-        let further =
-            |ip: &IpAddr| AdditionalAddress { address: Some(ip_address(*ip, port)), ..Default::default() };
-        built.additional_addresses = self.more.iter().map(further).collect();
-
-        let tcp = self.tcp.map(|(service, port)| tcp_chain(index, view, service, port));
-        let http = |matches: Option<FilterChainMatch>, routes: String| {
-            let stat_prefix = format!("outbound_{name};");
-            chain(
-                matches,
-                vec![http_filter(mesh, &stat_prefix, Routes::Named(routes), self.grpc_web, view.extensions)],
-            )
+        let stat_prefix = ["outbound_", &name, ";"].concat();
+        let more: Vec<_> = self.more.iter().map(IpAddr::to_string).collect();
+        let more: Vec<_> = more.iter().map(String::as_str).collect();
+        let cluster = self.tcp.map(|(service, port)| name::outbound(port.number, "", &service.key.host));
+        let policy = |(service, port)| policy::effective(index, &view.scope, service, port, None).0;
+        let shape = Shape {
+            port,
+            captured: view.interception != Interception::None,
+            http: self.routes.is_some(),
+            grpc_web: self.grpc_web,
+            extensions: view.extensions,
+            mesh: index.mesh().clone(),
+            tcp: self.tcp.map(policy),
         };
-        match (self.routes, tcp) {
-            (None, tcp) => built.filter_chains = tcp.into_iter().collect(),
-            // Nothing but HTTP can arrive, and nothing else would know where to go.
-            (Some(routes), None) if !captured => built.filter_chains = vec![http(None, routes)],
-            (Some(routes), tcp) => {
-                let sniffed = sniffed("raw_buffer", PLAIN_HTTP);
-                built.filter_chains = vec![http(Some(sniffed), routes)];
-                built.default_filter_chain = Some(tcp.unwrap_or_else(|| anywhere(index)));
-                built.listener_filters = vec![inspect::http_inspector()];
-                built.listener_filters_timeout = Some(duration(mesh.protocol_detection_timeout));
-            }
-        }
+        let message = shape.fill(&Texts {
+            name: &name,
+            ip,
+            more: &more,
+            stat_prefix: &stat_prefix,
+            routes: self.routes.as_deref().unwrap_or_default(),
+            cluster: cluster.as_deref().unwrap_or_default(),
+        });
         let mut sources = self.sources;
         sources.sort();
         sources.dedup();
-        Built::new(name, &built, sources)
+        Built::of_bytes(name, message, sources)
     }
-}
-
-fn tcp_chain(index: &Index, view: &ListenerView, service: &Service, port: &Port) -> FilterChain {
-    let (policy, _) = policy::effective(index, &view.scope, service, port, None);
-    let cluster = name::outbound(port.number, "", &service.key.host);
-    chain(None, vec![tcp_filter(&tcp_proxy_with(index.mesh(), &cluster, &policy))])
-}
-
-/// What is not HTTP on an HTTP port goes where it was sent, if the mesh allows that.
-fn anywhere(index: &Index) -> FilterChain {
-    let to = catch_all(index);
-    let matches = Some(FilterChainMatch::default());
-    named_chain("PassthroughFilterChain", matches, vec![tcp_filter(&tcp_proxy(index.mesh(), to))], None)
-}
-
-fn catch_all(index: &Index) -> &'static str {
-    if index.mesh().registry_only { name::BLACK_HOLE } else { name::PASSTHROUGH }
 }
 
 /// `virtualOutbound`: takes all captured traffic and hands it to the listener of its address.
@@ -262,7 +236,7 @@ pub fn fixed(index: &Index, view: &ListenerView) -> Vec<Built> {
         filter_chains: vec![
             // Called by itself: forwarding would call it again, for ever.
             named_chain("virtualOutbound-blackhole", Some(direct), proxy(name::BLACK_HOLE), None),
-            named_chain("virtualOutbound-catchall-tcp", None, proxy(catch_all(index)), None),
+            named_chain("virtualOutbound-catchall-tcp", None, proxy(shape::catch_all(mesh)), None),
         ],
         ..base
     };
