@@ -20,10 +20,18 @@ use crate::model::{
 /// Claims by hash. Two texts with one hash make services rivals that are none, which costs a comparison.
 #[derive(Debug, Default)]
 pub struct Names {
-    claims: BTreeMap<ServiceKey, Box<[u64]>>,
+    claims: BTreeMap<ServiceKey, Claims>,
     claimants: HashMap<u64, Claimants, BuildHasherDefault<AsIs>>,
     /// ExternalName services, by the host that they point to.
     aliases: BTreeMap<Arc<str>, BTreeSet<ServiceKey>>,
+}
+
+/// What a service claims.
+#[derive(Debug, Default)]
+struct Claims {
+    hashes: Box<[u64]>,
+    /// How many of them others claim, too. Mostly none.
+    shared: usize,
 }
 
 #[derive(Debug)]
@@ -59,22 +67,29 @@ impl Names {
         endpoints: &ServiceEndpoints,
         domain: &str,
     ) {
-        for hash in self.claims.remove(key).unwrap_or_default() {
+        for hash in self.claims.remove(key).unwrap_or_default().hashes {
             self.release(hash, key);
         }
         let Some(service) = service else { return };
-        let claims = claims(service, endpoints, domain);
-        for hash in &claims {
-            match self.claimants.get_mut(hash) {
-                None => drop(self.claimants.insert(*hash, Claimants::One(key.clone()))),
-                Some(Claimants::Several(all)) => drop(all.insert(key.clone())),
-                Some(one) => {
-                    let Claimants::One(first) = one else { continue };
-                    *one = Claimants::Several([first.clone(), key.clone()].into());
+        let hashes = claims(service, endpoints, domain);
+        let mut shared = 0;
+        for hash in &hashes {
+            let Some(claimants) = self.claimants.get_mut(hash) else {
+                self.claimants.insert(*hash, Claimants::One(key.clone()));
+                continue;
+            };
+            shared += 1;
+            match claimants {
+                Claimants::Several(all) => drop(all.insert(key.clone())),
+                Claimants::One(first) => {
+                    if let Some(claims) = self.claims.get_mut(first) {
+                        claims.shared += 1;
+                    }
+                    *claimants = Claimants::Several([first.clone(), key.clone()].into());
                 }
             }
         }
-        self.claims.insert(key.clone(), claims.into());
+        self.claims.insert(key.clone(), Claims { hashes: hashes.into(), shared });
     }
 
     /// Notes that an ExternalName service came (or went).
@@ -91,16 +106,19 @@ impl Names {
     }
 
     fn release(&mut self, hash: u64, key: &ServiceKey) {
-        let Some(claimants) = self.claimants.get_mut(&hash) else { return };
-        let empty = match claimants {
-            Claimants::One(_) => true,
-            Claimants::Several(all) => {
-                all.remove(key);
-                all.is_empty()
-            }
-        };
-        if empty {
+        let Some(Claimants::Several(all)) = self.claimants.get_mut(&hash) else {
             self.claimants.remove(&hash);
+            return;
+        };
+        all.remove(key);
+        if all.len() > 1 {
+            return;
+        }
+        if let Some(last) = all.pop_first() {
+            if let Some(claims) = self.claims.get_mut(&last) {
+                claims.shared -= 1;
+            }
+            self.claimants.insert(hash, Claimants::One(last));
         }
     }
 
@@ -110,8 +128,9 @@ impl Names {
 
     /// The others that claim something which `key` claims.
     fn sharing<'a>(&'a self, key: &'a ServiceKey) -> impl Iterator<Item = &'a ServiceKey> {
-        let claims = self.claims.get(key).into_iter().flatten();
-        let several = claims.filter_map(|hash| match self.claimants.get(hash) {
+        let shares = self.claims.get(key).filter(|claims| claims.shared > 0);
+        let hashes = shares.into_iter().flat_map(|claims| &claims.hashes);
+        let several = hashes.filter_map(|hash| match self.claimants.get(hash) {
             Some(Claimants::Several(all)) => Some(all),
             Some(Claimants::One(_)) | None => None,
         });
@@ -146,8 +165,10 @@ impl Index {
     }
 
     /// The other services that may claim a name or address of this one, or of one of its aliases. Mostly none.
-    pub fn rivals<'a>(&'a self, service: &'a ServiceKey) -> BTreeSet<&'a ServiceKey> {
-        self.concerned(service).filter(|key| *key != service).collect()
+    pub fn rivals<'a>(&'a self, service: &'a Service) -> BTreeSet<&'a ServiceKey> {
+        let alias = matches!(service.resolution, Resolution::Alias(_));
+        let target = alias.then(|| self.called(&service.key)).into_iter().flatten();
+        target.chain(self.sharing(&service.key)).filter(|key| **key != service.key).collect()
     }
 
     /// Makes a change to a service, notes what it claims now, and records all others which that concerns.
@@ -164,9 +185,13 @@ impl Index {
     /// Whose domains and addresses depend on what `key` and its aliases claim: an alias's target, and all that share
     /// something.
     fn concerned<'a>(&'a self, key: &'a ServiceKey) -> impl Iterator<Item = &'a ServiceKey> {
+        self.called(key).chain(self.sharing(key))
+    }
+
+    /// Who is called by what `key` and its aliases claim, too.
+    fn sharing<'a>(&'a self, key: &'a ServiceKey) -> impl Iterator<Item = &'a ServiceKey> {
         let own = std::iter::once(key).chain(self.names.aliases(&key.host));
-        let sharing = own.flat_map(|key| self.names.sharing(key));
-        std::iter::once(key).chain(sharing).flat_map(|key| self.called(key))
+        own.flat_map(|key| self.names.sharing(key)).flat_map(|key| self.called(key))
     }
 
     /// Who is called by what `key` claims: itself, or whom it points to.
@@ -183,5 +208,64 @@ impl Index {
     pub(super) fn with_host<'a>(&'a self, host: &'a Arc<str>) -> impl Iterator<Item = &'a ServiceKey> {
         let from = ServiceKey { host: host.clone(), namespace: "".into() };
         self.services.range(from..).map(|(key, _)| key).take_while(move |key| key.host == *host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Labels, service::ExportTo};
+
+    fn service(name: usize, addresses: &[u8]) -> Service {
+        let host = format!("s{name}.ns.svc.cluster.local");
+        let ips = addresses.iter().map(|a| std::net::IpAddr::from([10, 0, 0, *a])).collect();
+        Service {
+            key: ServiceKey { host: host.into(), namespace: "ns".into() },
+            name: "s".into(),
+            ports: Vec::new(),
+            resolution: Resolution::ClientSide,
+            vips: BTreeMap::from([("east".into(), ips)]),
+            node_local: false,
+            cluster_local: false,
+            exported_by: None,
+            export_to: ExportTo::Public,
+            labels: Labels::default(),
+            created: 0,
+            extra_identities: BTreeSet::new(),
+            sources: Vec::new(),
+            conflicts: Vec::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn who_shares_is_what_a_look_at_all_says(
+            steps in proptest::collection::vec(
+                (0..6_usize, proptest::option::of(proptest::collection::vec(0..5_u8, 0..4))),
+                1..40,
+            ),
+        ) {
+            let mut names = Names::default();
+            let mut all = BTreeMap::new();
+            for (name, addresses) in steps {
+                let key = service(name, &[]).key;
+                let now = addresses.map(|addresses| service(name, &addresses));
+                names.set(&key, now.as_ref(), &ServiceEndpoints::default(), "cluster.local");
+                match now {
+                    Some(now) => drop(all.insert(key, now)),
+                    None => drop(all.remove(&key)),
+                }
+                for one in all.values() {
+                    let shares = |other: &&Service| {
+                        let ips = one.vips[&"east".into()].iter();
+                        other.key != one.key && ips.clone().any(|ip| other.vips[&"east".into()].contains(ip))
+                    };
+                    let expected: BTreeSet<_> = all.values().filter(shares).map(|s| &s.key).collect();
+                    prop_assert_eq!(names.sharing(&one.key).collect::<BTreeSet<_>>(), expected);
+                }
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Only rivals can take something away, so that nothing else on the port is looked at.
 pub fn of<'a>(index: &'a Index, view: &RouteView, service: &'a Service, port: u16) -> Vec<Cow<'a, str>> {
-    let rivals = index.by_age(&view.scope, index.rivals(&service.key));
+    let rivals = index.by_age(&view.scope, index.rivals(service));
     let mut rivals: Vec<&Service> = rivals.into_iter().filter(|s| routed(s, port).is_some()).collect();
     if rivals.is_empty() {
         let mut own: Vec<Cow<str>> = Vec::with_capacity(8);

@@ -79,7 +79,7 @@ pub fn service(index: &Index, view: &ListenerView, service: &Service) -> Vec<Bui
     if index.mesh().outbound_port == 0 || view.interception == Interception::None {
         return Vec::new();
     }
-    let mut services = index.by_age(&view.scope, index.rivals(&service.key));
+    let mut services = index.by_age(&view.scope, index.rivals(service));
     services.push(service);
     services.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
     let services = in_order(view, services);
