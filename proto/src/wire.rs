@@ -14,11 +14,35 @@ pub fn field_len(len: usize) -> usize {
 /// Appends what comes before the bytes of a field.
 pub fn put_head(out: &mut impl BufMut, number: u32, len: usize) {
     encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(len as u64, out);
+    match len {
+        // Most are this short.
+        0..0x80 => out.put_u8(len as u8),
+        0x80..0x4000 => out.put_slice(&[len as u8 | 0x80, (len >> 7) as u8]),
+        _ => encode_varint(len as u64, out),
+    }
 }
 
 /// Appends a field with these bytes in it.
 pub fn put_field(out: &mut impl BufMut, number: u32, bytes: &[u8]) {
     put_head(out, number, bytes.len());
     out.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_what_prost_has() {
+        for len in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x20_0000] {
+            let any = prost_types::Any { value: vec![7; len], ..Default::default() };
+            let mut out = Vec::new();
+            put_field(&mut out, 2, &any.value);
+            assert_eq!(out.len(), field_len(len));
+            // prost leaves an empty field out.
+            assert_eq!(out, if len == 0 { vec![0x12, 0] } else { any.encode_to_vec() });
+        }
+    }
 }

@@ -199,6 +199,7 @@ pub fn choose<'a>(query: &Query<'a>, policy: &Policy, excluded: &mut Exclusions<
             if *cluster == query.view.cluster { Treatment::Keep } else { index.treatment(cluster) };
         standings.clear();
         standings.resize(shard.workloads().len(), None);
+        members.list.reserve(shard.slice().endpoints.len());
         let mut port = None;
         for endpoint in shard.port(&query.port.name) {
             // A slice may serve one name by several ports, and mutual TLS may depend on the port.

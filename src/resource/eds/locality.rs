@@ -146,6 +146,12 @@ fn group<'a>(
         *size += sizes[i];
         of.push(i);
     }
+    if by_key.len() == 1
+        && let Some(((late, priority, locality), _)) = by_key.pop_first()
+    {
+        let weight = members.iter().fold(0, |sum: u32, member| sum.saturating_add(member.weight));
+        return vec![Group { late, priority, locality, weight, members }];
+    }
     let mut group_of = sizes;
     let mut groups = Vec::with_capacity(by_key.len());
     for ((late, priority, locality), (size, of)) in by_key {

@@ -22,6 +22,8 @@ use crate::model::{endpoint::Health, locality::Locality, workload::Workload};
 /// Wire types, in the low three bits of a key.
 const VARINT: u32 = 0;
 const LENGTH: u32 = 2;
+/// Where an address's text is in an `LbEndpoint`: behind the heads of four messages.
+const TEXT: usize = 8;
 
 /// `ClusterLoadAssignment`; `workloads`: endpoints say which workload they belong to.
 pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) -> Vec<u8> {
@@ -31,10 +33,11 @@ pub fn write(name: &str, cohorts: &[Cohort], groups: &[Group], workloads: bool) 
     put_field(&mut out, 1, name.as_bytes());
     let mut body =
         Vec::with_capacity(metadata.around(groups.iter().map(|g| g.members.len()).max().unwrap_or(0)));
+    let mut start = Start::default();
     for group in groups {
         body.clear();
         for member in &group.members {
-            put_member(&mut body, member, &metadata, cohorts);
+            put(&mut body, &mut start, member, &metadata, cohorts, true);
         }
         put_group(&mut out, group, &body);
     }
@@ -58,21 +61,23 @@ fn put_group(out: &mut Vec<u8>, group: &Group, members: &[u8]) {
     put_number(out, 5, group.priority);
 }
 
-/// `LbEndpoint`, as a member of its group.
-fn put_member(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
-    put(out, member, metadata, cohorts, true);
-}
-
 /// `LbEndpoint`, as a message of its own. A weight of 1 is Envoy's default and is left out: here a few bytes are the size of a
 /// change. In a whole assignment istiod says it.
 pub fn put_endpoint(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort]) {
-    put(out, member, metadata, cohorts, false);
+    put(out, &mut Start::default(), member, metadata, cohorts, false);
 }
 
 // Once for each of the two: what it decides by `as_field` is decided for each endpoint otherwise.
 #[inline(always)]
-fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohort], as_field: bool) {
-    let start = Start::of(member);
+fn put(
+    out: &mut Vec<u8>,
+    start: &mut Start,
+    member: &Member,
+    metadata: &Metadata,
+    cohorts: &[Cohort],
+    as_field: bool,
+) {
+    start.set(member);
     let own;
     let metadata = match metadata.of[member.cohort].clone() {
         Some(range) => &metadata.bytes[range],
@@ -83,9 +88,12 @@ fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohor
     };
     if as_field {
         let weight = field_len(number_len(member.weight));
-        put_head(out, 2, start.bytes().len() + metadata.len() + weight);
+        put_head(out, 2, start.len + metadata.len() + weight);
     }
-    out.extend_from_slice(start.bytes());
+    // All of it, as a copy of a known length is a few instructions.
+    let end = out.len() + start.len;
+    out.extend_from_slice(&start.bytes);
+    out.truncate(end);
     out.extend_from_slice(metadata);
     if as_field || member.weight != 1 {
         put_wrapped(out, 4, member.weight);
@@ -96,33 +104,35 @@ fn put(out: &mut Vec<u8>, member: &Member, metadata: &Metadata, cohorts: &[Cohor
 struct Start {
     bytes: [u8; 64],
     len: usize,
+    /// The first three octets that are there from the endpoint before, and where they end: mostly the next one's, too.
+    subnet: Option<(u32, usize)>,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { bytes: [0; 64], len: 0, subnet: None }
+    }
 }
 
 impl Start {
-    fn of(member: &Member) -> Self {
+    fn set(&mut self, member: &Member) {
         let (ip, port) = member.target;
-        let mut start = Self { bytes: [0; 64], len: 8 };
-        start.text(ip);
-        let text = start.len - 8;
+        self.text(ip);
+        let text = self.len - TEXT;
         // A port is part of a oneof: written even if it is 0.
-        start.push(3 << 3 | VARINT as u8);
-        start.varint(port);
-        let socket_address = (start.len - 6) as u8;
+        self.push(3 << 3 | VARINT as u8);
+        self.varint(port);
+        let socket_address = (self.len - 6) as u8;
         // LbEndpoint.endpoint, Endpoint.address, Address.socket_address, SocketAddress.address: at most 55 bytes.
         let bytes = LENGTH as u8;
         let heads = [1 << 3 | bytes, socket_address + 4, 1 << 3 | bytes, socket_address + 2];
-        start.bytes[..4].copy_from_slice(&heads);
-        start.bytes[4..8].copy_from_slice(&[1 << 3 | bytes, socket_address, 2 << 3 | bytes, text as u8]);
+        self.bytes[..4].copy_from_slice(&heads);
+        self.bytes[4..TEXT].copy_from_slice(&[1 << 3 | bytes, socket_address, 2 << 3 | bytes, text as u8]);
         let health = health(member);
         if health != 0 {
-            start.push(2 << 3 | VARINT as u8);
-            start.push(health);
+            self.push(2 << 3 | VARINT as u8);
+            self.push(health);
         }
-        start
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
     }
 
     fn push(&mut self, byte: u8) {
@@ -139,18 +149,32 @@ impl Start {
     }
 
     fn text(&mut self, ip: IpAddr) {
+        self.len = TEXT;
         match ip {
             IpAddr::V4(ip) => {
-                for octet in ip.octets() {
-                    let (text, len) = OCTETS[usize::from(octet)];
-                    self.bytes[self.len..self.len + 4].copy_from_slice(&text);
-                    self.len += usize::from(len);
+                let [first @ .., last] = ip.octets();
+                match self.subnet {
+                    Some((subnet, end)) if subnet == ip.to_bits() >> 8 => self.len = end,
+                    _ => {
+                        first.into_iter().for_each(|octet| self.octet(octet));
+                        self.subnet = Some((ip.to_bits() >> 8, self.len));
+                    }
                 }
+                self.octet(last);
                 // Without the last octet's dot.
                 self.len -= 1;
             }
-            IpAddr::V6(ip) => self.v6(ip),
+            IpAddr::V6(ip) => {
+                self.subnet = None;
+                self.v6(ip);
+            }
         }
+    }
+
+    fn octet(&mut self, octet: u8) {
+        let (text, len) = OCTETS[usize::from(octet)];
+        self.bytes[self.len..self.len + 4].copy_from_slice(&text);
+        self.len += usize::from(len);
     }
 
     fn v6(&mut self, ip: Ipv6Addr) {
