@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::inputs::NamespacedName;
 use crate::model::kubernetes::EndpointSlice;
@@ -57,7 +58,10 @@ impl Slices {
 
     fn count_pods(&mut self, id: u32, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>) {
         let hashes = |slice: Option<&EndpointSlice>| {
-            let of = |s: &EndpointSlice| s.endpoints.pods().map(|pod| hash(&s.namespace, pod)).collect();
+            let of = |s: &EndpointSlice| {
+                let hash = hash_in(&s.namespace);
+                s.endpoints.pods().map(hash).collect()
+            };
             let mut found: Vec<u32> = slice.map(of).unwrap_or_default();
             found.sort_unstable();
             found
@@ -81,7 +85,7 @@ impl Slices {
 
     /// Those that may name a pod.
     pub fn of_pod(&self, namespace: &str, pod: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        let hash = hash(namespace, pod);
+        let hash = hash_in(namespace)(pod);
         self.by_pod
             .range((hash, 0)..=(hash, u32::MAX))
             .filter_map(|(_, id)| self.slots[*id as usize].as_ref())
@@ -97,10 +101,10 @@ impl Slices {
     }
 }
 
-fn hash(namespace: &str, pod: &str) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    (namespace, pod).hash(&mut hasher);
-    hasher.finish() as u32
+/// The hash of a pod's name in a namespace.
+fn hash_in(namespace: &str) -> impl Fn(&str) -> u32 {
+    let seed = xxh3_64(namespace.as_bytes());
+    move |pod| xxh3_64_with_seed(pod.as_bytes(), seed) as u32
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -21,6 +21,7 @@ use super::{
     locality::Locality,
     name::{ClusterId, Labels, NetworkId},
     slice::{EndpointSlice, SliceRows},
+    small_map::SmallMap,
     workload::{HOSTNAME_LABEL, Workload},
 };
 
@@ -60,10 +61,10 @@ pub struct Endpoint<'a> {
 /// All endpoints of a service, slice by slice. A cluster that is away keeps its slices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceEndpoints {
-    shards: BTreeMap<(ClusterId, Arc<str>), Arc<Shard>>,
+    shards: SmallMap<(ClusterId, Arc<str>), Arc<Shard>>,
     /// What the shards' workloads have, and how many shards: counted, so that one slice's change costs one slice.
-    identities: BTreeMap<Arc<str>, u32>,
-    localities: BTreeMap<Locality, u32>,
+    identities: SmallMap<Arc<str>, u32>,
+    localities: SmallMap<Locality, u32>,
     without_mtls: u32,
 }
 
@@ -299,7 +300,7 @@ impl fmt::Debug for Endpoint<'_> {
 impl ServiceEndpoints {
     /// Every endpoint, cluster by cluster, slice by slice.
     pub fn iter(&self) -> impl Iterator<Item = Endpoint<'_>> {
-        self.shards.values().flat_map(|shard| shard.iter())
+        self.shards.iter().flat_map(|(_, shard)| shard.iter())
     }
 
     /// Cluster by cluster, slice by slice.
@@ -309,8 +310,8 @@ impl ServiceEndpoints {
 
     /// Those of a cluster, by the slice's name.
     pub fn shards_of(&self, cluster: &ClusterId) -> impl Iterator<Item = (&Arc<str>, &Arc<Shard>)> {
-        let range = self.shards.range((cluster.clone(), "".into())..);
-        range.take_while(move |((id, _), _)| id == cluster).map(|((_, name), shard)| (name, shard))
+        let from = self.shards.from(&(cluster.clone(), "".into()));
+        from.take_while(move |((id, _), _)| id == cluster).map(|((_, name), shard)| (name, shard))
     }
 
     /// The shard of a slice.
@@ -325,7 +326,7 @@ impl ServiceEndpoints {
 
     /// Identities of all endpoints: what a client accepts as the service ("secure naming").
     pub fn identities(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.identities.keys()
+        self.identities.iter().map(|(identity, _)| identity)
     }
 
     /// Whether there are endpoints in more than one locality: failover is possible.
@@ -353,37 +354,31 @@ impl ServiceEndpoints {
         if old.len() == new.len() && old.iter().zip(&new).all(|(a, b)| Arc::ptr_eq(a, b)) {
             return false;
         }
-        let mut before_and_after = BTreeMap::new();
-        for workload in &new {
-            count(&mut self.localities, &workload.locality, true);
-            self.without_mtls += u32::from(!workload.accepts_mtls);
-            if let Some(identity) = &workload.identity {
-                before_and_after
-                    .entry(identity.clone())
-                    .or_insert_with(|| self.identities.contains_key(identity));
-                count(&mut self.identities, identity, true);
+        let mut changed = false;
+        // First what comes: what both have is there all the time.
+        for (workloads, add) in [(&new, true), (&old, false)] {
+            for workload in workloads {
+                count(&mut self.localities, &workload.locality, add);
+                if !workload.accepts_mtls {
+                    self.without_mtls = if add { self.without_mtls + 1 } else { self.without_mtls - 1 };
+                }
+                if let Some(identity) = &workload.identity {
+                    changed |= count(&mut self.identities, identity, add);
+                }
             }
         }
-        for workload in &old {
-            count(&mut self.localities, &workload.locality, false);
-            self.without_mtls -= u32::from(!workload.accepts_mtls);
-            if let Some(identity) = &workload.identity {
-                before_and_after.entry(identity.clone()).or_insert(true);
-                count(&mut self.identities, identity, false);
-            }
-        }
-        before_and_after
-            .into_iter()
-            .any(|(identity, before)| before != self.identities.contains_key(&identity))
+        changed
     }
 }
 
-fn count<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K, add: bool) {
-    match counts.entry(key.clone()) {
-        Entry::Vacant(entry) if add => drop(entry.insert(1)),
-        Entry::Occupied(mut entry) if add => *entry.get_mut() += 1,
-        Entry::Occupied(mut entry) if *entry.get() > 1 => *entry.get_mut() -= 1,
-        Entry::Occupied(entry) => drop(entry.remove()),
-        Entry::Vacant(_) => {}
+/// Whether it is the first, or was the last.
+fn count<K: Ord + Clone>(counts: &mut SmallMap<K, u32>, key: &K, add: bool) -> bool {
+    match counts.get_mut(key) {
+        Some(count) if add => *count += 1,
+        Some(count) if *count > 1 => *count -= 1,
+        Some(_) => return counts.remove(key).is_some(),
+        None if add => return counts.insert(key.clone(), 1).is_none(),
+        None => {}
     }
+    false
 }

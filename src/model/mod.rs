@@ -18,6 +18,7 @@ pub mod remote_secret;
 pub mod selector;
 pub mod service;
 pub mod slice;
+mod small_map;
 pub mod staleness;
 pub mod workload;
 
