@@ -226,7 +226,7 @@ impl Ages {
 fn chosen(group: &Group, member: &Member, cohort: &Cohort, ages: &Ages) -> Chosen {
     let (cluster, stale_seconds, network, pod, stands_for) = match &cohort.origin {
         Origin::Endpoint { workload, .. } => {
-            let pod = member.endpoint.map(|endpoint| endpoint.name().into_owned());
+            let pod = member.endpoint.map(|endpoint| endpoint.name());
             let age = ages.get(&workload.cluster);
             (workload.cluster.to_string(), age, workload.network.to_string(), pod, None)
         }
@@ -270,7 +270,7 @@ fn not_chosen(endpoint: Endpoint, why: &Excluded, ages: &Ages) -> NotChosen {
         locality: workload.locality.to_string(),
         health: health(endpoint.health()).to_owned(),
         stale_seconds: ages.get(&workload.cluster),
-        pod: endpoint.name().into_owned(),
+        pod: endpoint.name(),
         reason: reason.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
         details,
         message: why.to_string(),

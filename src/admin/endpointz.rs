@@ -84,8 +84,8 @@ fn entry<'a>(endpoint: Endpoint<'a>, ages: &Ages) -> Entry<'a> {
         tls_mode: if workload.accepts_mtls { "istio" } else { "disabled" },
         service_account: workload.identity.as_deref(),
         namespace: &workload.namespace,
-        pod_name: endpoint.name(),
-        workload_name: workload.name.as_deref().map_or_else(|| endpoint.name(), Cow::Borrowed),
+        pod_name: endpoint.name().into(),
+        workload_name: workload.name.as_deref().map_or_else(|| endpoint.name().into(), Cow::Borrowed),
         node_name: endpoint.node().map(|node| &**node),
         labels: endpoint.labels(),
     }

@@ -120,13 +120,14 @@ fn join(
     let pods = cluster.pods.get(&slice.namespace);
     let mut before = known.map(|shard| (shard, 0));
     let mut near: Vec<Arc<Workload>> = Vec::new();
+    let mut name = String::new();
     let of_rows = (0..rows.len()).map(|row| {
         if let Some((shard, at)) = &mut before
             && let Some(workload) = shard.same_row(rows, row, at)
         {
             return workload.clone();
         }
-        let pod = rows.pod(row).and_then(|pod| pods?.get(pod));
+        let pod = rows.pod(row).and_then(|pod| pods?.get(pod.text(&mut name)));
         let node = pod.and_then(|p| p.node.as_ref()).or(rows.node(row));
         let facts = match pod {
             Some(pod) => Facts {

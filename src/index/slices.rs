@@ -60,7 +60,8 @@ impl Slices {
         let hashes = |slice: Option<&EndpointSlice>| {
             let of = |s: &EndpointSlice| {
                 let hash = hash_in(&s.namespace);
-                s.endpoints.pods().map(hash).collect()
+                let mut room = String::new();
+                s.endpoints.pods().map(|pod| hash(pod.text(&mut room))).collect()
             };
             let mut found: Vec<u32> = slice.map(of).unwrap_or_default();
             found.sort_unstable();

@@ -8,7 +8,6 @@
 //! common, so that whatever is decided or encoded for one of them holds for all.
 
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
@@ -44,6 +43,7 @@ pub struct Shard {
     slice: Arc<EndpointSlice>,
     /// None twice, in the order in which the rows name them. Interned by the index: equal ones are one object.
     workloads: Box<[Arc<Workload>]>,
+    /// Nothing where there is one workload.
     of_row: Box<[u32]>,
     /// What an earlier slice (by name) of the same cluster and service has, too: row * ports + port, ascending. Slices
     /// overlap while the controller moves endpoints between them: the first by name holds.
@@ -121,6 +121,9 @@ impl Shard {
                 workloads.len() - 1
             }) as u32);
         }
+        if workloads.len() == 1 {
+            of_row = Vec::new();
+        }
         Self { slice, workloads: workloads.into(), of_row: of_row.into(), hidden: Box::default() }
     }
 
@@ -136,12 +139,16 @@ impl Shard {
 
     /// The workload of a row.
     pub fn workload(&self, row: usize) -> &Arc<Workload> {
-        &self.workloads[self.of_row[row] as usize]
+        &self.workloads[self.workload_index(row)]
     }
 
     /// The workload of each row.
     pub fn of_rows(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.of_row.iter().map(|workload| &self.workloads[*workload as usize])
+        (0..self.slice.endpoints.len()).map(|row| self.workload(row))
+    }
+
+    fn workload_index(&self, row: usize) -> usize {
+        self.of_row.get(row).map_or(0, |workload| *workload as usize)
     }
 
     /// The workload of the row with the same address, pod and node as a row of other rows. `at`: where to look from; rows
@@ -250,7 +257,7 @@ impl<'a> Endpoint<'a> {
 
     /// Which of its shard's workloads it is of.
     pub fn workload_index(self) -> usize {
-        self.shard.of_row[self.row as usize] as usize
+        self.shard.workload_index(self.row as usize)
     }
 
     /// What it shares with others.
@@ -264,10 +271,10 @@ impl<'a> Endpoint<'a> {
     }
 
     /// The pod's name; the address when it has none.
-    pub fn name(self) -> Cow<'a, str> {
+    pub fn name(self) -> String {
         match self.shard.slice.endpoints.pod(self.row as usize) {
-            Some(pod) if self.workload().name.is_some() => Cow::Borrowed(pod),
-            _ => Cow::Owned(self.address().to_string()),
+            Some(pod) if self.workload().name.is_some() => pod.to_string(),
+            _ => self.address().to_string(),
         }
     }
 

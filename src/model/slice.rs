@@ -1,6 +1,6 @@
 //! EndpointSlices, packed: a registry holds hundreds of thousands of endpoints.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -53,17 +53,55 @@ pub struct SliceEndpoint<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceRows {
     rows: Box<[Packed]>,
-    /// The pods' names, one behind the other.
+    /// What all pods' names begin with (they are mostly of one ReplicaSet), then the rest of each.
     pods: Box<str>,
+    /// Bytes of the former.
+    alike: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Packed {
     address: IpAddr,
     health: Health,
-    /// Where the pod's name ends; it begins where that of the row before ends. Nothing between: no pod.
+    /// Where the rest of the pod's name ends; it begins where that of the row before ends. Nothing between: no pod.
     pod_end: u32,
     node: Option<Arc<str>>,
+}
+
+/// A pod's name, in two parts.
+#[derive(Clone, Copy, Debug)]
+pub struct PodName<'a> {
+    alike: &'a str,
+    rest: &'a str,
+}
+
+// === impl PodName ===
+
+impl PodName<'_> {
+    /// The name in one piece, which is written to `room`.
+    pub fn text<'r>(&self, room: &'r mut String) -> &'r str {
+        room.clear();
+        room.push_str(self.alike);
+        room.push_str(self.rest);
+        room
+    }
+}
+
+impl fmt::Display for PodName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.alike)?;
+        f.write_str(self.rest)
+    }
+}
+
+impl PartialEq for PodName<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |name: &Self| name.alike.bytes().chain(name.rest.bytes());
+        match self.alike == other.alike {
+            true => self.rest == other.rest,
+            false => bytes(self).eq(bytes(other)),
+        }
+    }
 }
 
 // === impl SliceEndpoint ===
@@ -82,12 +120,26 @@ impl<'a> FromIterator<SliceEndpoint<'a>> for SliceRows {
         let mut all: Vec<_> = iter.into_iter().collect();
         all.sort_by_key(|e| e.address);
         all.dedup_by_key(|e| e.address);
-        let mut pods = String::with_capacity(all.iter().map(|e| e.pod.as_ref().map_or(0, |p| p.len())).sum());
+        let names = || all.iter().filter_map(|e| e.pod.as_deref()).filter(|pod| !pod.is_empty());
+        let first = names().next().unwrap_or_default();
+        let alike = names().fold(first.len(), |len, pod| {
+            match pod.as_bytes().starts_with(&first.as_bytes()[..len]) {
+                true => len,
+                false => first.bytes().zip(pod.bytes()).take_while(|(a, b)| a == b).count(),
+            }
+        });
+        // Something is left of each name.
+        let shortest = names().map(str::len).min().unwrap_or_default();
+        let alike =
+            (0..shortest).rev().find(|at| *at <= alike && first.is_char_boundary(*at)).unwrap_or_default();
+        let rest: usize = names().map(|pod| pod.len() - alike).sum();
+        let mut pods = String::with_capacity(alike + rest);
+        pods.push_str(&first[..alike]);
         let pack = |endpoint: SliceEndpoint<'a>| {
-            let pod = endpoint.pod.as_deref().unwrap_or_default();
+            let rest = endpoint.pod.as_deref().and_then(|pod| pod.get(alike..)).unwrap_or_default();
             // Four gigabytes of names are not a slice; what is beyond has no pod.
-            if u32::try_from(pods.len() + pod.len()).is_ok() {
-                pods.push_str(pod);
+            if u32::try_from(pods.len() + rest.len()).is_ok() {
+                pods.push_str(rest);
             }
             Packed {
                 address: endpoint.address,
@@ -97,7 +149,7 @@ impl<'a> FromIterator<SliceEndpoint<'a>> for SliceRows {
             }
         };
         let rows = all.into_iter().map(pack).collect();
-        Self { rows, pods: pods.into() }
+        Self { rows, pods: pods.into(), alike: alike as u32 }
     }
 }
 
@@ -128,20 +180,21 @@ impl SliceRows {
     }
 
     /// The pod's name of a row.
-    pub fn pod(&self, row: usize) -> Option<&str> {
-        let start = row.checked_sub(1).map_or(0, |before| self.rows[before].pod_end);
-        let name = &self.pods[start as usize..self.rows[row].pod_end as usize];
-        (!name.is_empty()).then_some(name)
+    pub fn pod(&self, row: usize) -> Option<PodName<'_>> {
+        let start = row.checked_sub(1).map_or(self.alike, |before| self.rows[before].pod_end);
+        let rest = &self.pods[start as usize..self.rows[row].pod_end as usize];
+        (!rest.is_empty()).then(|| PodName { alike: &self.pods[..self.alike as usize], rest })
     }
 
     /// The pods' names.
-    pub fn pods(&self) -> impl Iterator<Item = &str> {
+    pub fn pods(&self) -> impl Iterator<Item = PodName<'_>> {
         (0..self.len()).filter_map(|row| self.pod(row))
     }
 
     /// Whether the same pods are named in the same rows.
     pub fn same_pods(&self, other: &Self) -> bool {
         self.pods == other.pods
+            && self.alike == other.alike
             && self.rows.iter().map(|row| row.pod_end).eq(other.rows.iter().map(|row| row.pod_end))
     }
 
@@ -151,7 +204,7 @@ impl SliceRows {
             address: self.address(row),
             health: self.health(row),
             node: self.node(row).cloned(),
-            pod: self.pod(row).map(Cow::Borrowed),
+            pod: self.pod(row).map(|pod| pod.to_string().into()),
         })
     }
 
@@ -178,5 +231,33 @@ impl Serialize for SliceRows {
 impl<'de> Deserialize<'de> for SliceRows {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Vec::<SliceEndpoint<'static>>::deserialize(deserializer).map(Self::from_iter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn endpoint((name, i): (&String, u8)) -> SliceEndpoint<'_> {
+        SliceEndpoint { pod: Some(name.as_str().into()), ..SliceEndpoint::at([10, 0, 0, i]) }
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_what_they_were(names in proptest::collection::vec("|a|p-[a-c]{0,3}|p-é?è?", 0..6)) {
+            let rows: SliceRows = names.iter().zip(0..).map(endpoint).collect();
+            let mut room = String::new();
+            for (row, name) in names.iter().enumerate() {
+                let pod = rows.pod(row);
+                prop_assert_eq!(pod.map_or("", |pod| pod.text(&mut room)), name);
+                prop_assert_eq!(pod.map(|pod| pod.to_string()).unwrap_or_default(), name.as_str());
+                for (other, text) in names.iter().enumerate() {
+                    let alone: SliceRows = names.iter().zip(0..).skip(other).take(1).map(endpoint).collect();
+                    prop_assert_eq!(pod == alone.pod(0), name == text);
+                }
+            }
+        }
     }
 }

@@ -219,7 +219,8 @@ fn version_1_stays_readable() {
     let (header, items) = decode((first_line(1, body.as_bytes()) + body).as_bytes()).unwrap();
     assert_eq!((header.taken, items.len()), (1, 3));
     let Object::EndpointSlice(slice) = &items[0].object else { panic!("{:?}", items[0]) };
-    assert_eq!((slice.endpoints.pod(0), slice.ports[0].number), (Some("x"), 80));
+    let pod = slice.endpoints.pod(0).map(|pod| pod.to_string());
+    assert_eq!((pod.as_deref(), slice.ports[0].number), (Some("x"), 80));
     let Object::Pod(pod) = &items[1].object else { panic!("{:?}", items[1]) };
     assert_eq!((&*pod.meta.labels["a"], pod.named_ports[0].1), ("b", 80));
     let Object::Service(service) = &items[2].object else { panic!("{:?}", items[2]) };

@@ -127,7 +127,7 @@ fn conditions_of_endpoints() {
     );
     assert_eq!(s.service, "backend".into());
     assert_eq!(s.endpoints.node(0).map(|node| &**node), Some("n"));
-    assert_eq!((s.endpoints.pod(0), s.endpoints.pod(1)), (Some("p"), None));
+    assert_eq!([0, 1].map(|row| s.endpoints.pod(row).map(|pod| pod.to_string())), [Some("p".into()), None]);
     assert_eq!(s.ports.len(), 1);
 }
 

@@ -51,7 +51,11 @@ fn a_line_reads_as_the_same_object_in_a_file() {
         panic!("no slice: {said:?}")
     };
     assert_eq!(key.to_string(), "east/production/EndpointSlice/backend-x7k2p");
-    assert_eq!(slice_read.endpoints.pods().collect::<Vec<_>>(), ["backend-0", "backend-1"], "by address");
+    assert_eq!(
+        slice_read.endpoints.pods().map(|pod| pod.to_string()).collect::<Vec<_>>(),
+        ["backend-0", "backend-1"],
+        "by address"
+    );
     assert_eq!(slice(&line("DELETED", SLICE)), Ok(Event::Gone(key)));
     assert!(matches!(pod(&line("DELETED", POD)), Ok(Event::Gone(_))));
 }
