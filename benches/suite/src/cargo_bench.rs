@@ -34,7 +34,9 @@ pub fn printed(bench: &str) -> Result<Value> {
 
 fn command(bench: &str, flag: &str) -> Command {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["bench", "--locked", "-p", "landbridge", "--bench", bench, "--", flag]);
+    // The packages of `make bench`: others would be other features, and all compiled again.
+    let packages = ["-p", "landbridge", "-p", "xds-load", "-p", "bench-suite"];
+    command.args(["bench", "--locked"]).args(packages).args(["--bench", bench, "--", flag]);
     command
 }
 
