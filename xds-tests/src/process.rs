@@ -14,6 +14,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::netns::Ns;
 
+/// What this process has in memory.
+pub fn resident_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("Linux says VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1024)
+}
+
 /// A running process. Dropping it kills it.
 pub struct Process {
     name: String,

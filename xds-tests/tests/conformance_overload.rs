@@ -9,55 +9,17 @@ use landbridge::{
 use tonic::Code;
 use xds_tests::{
     client::{Client, Kind, Options, Protocol},
+    process::resident_bytes,
     scripted::{self, Server, until},
 };
 
 const CDS: Kind = Kind::Snapshot(Cluster);
-const MIB: usize = 1 << 20;
+const MIB: u64 = 1 << 20;
 /// So many clusters make several megabytes: more than sockets and windows take.
 const COUNT: usize = 2_000;
 
 async fn connect(server: &Server, pod: &str) -> Client {
     Client::connect(server.address, Options::new(Protocol::Delta, pod)).await.expect("the stream opens")
-}
-
-/// A client that has all clusters.
-async fn served(server: &Server, pod: &str) -> Client {
-    let mut client = connect(server, pod).await;
-    client.request(CDS, &[]).await;
-    let response = client.expect(CDS).await;
-    client.ack(&response).await;
-    client
-}
-
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of memory");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
-}
-
-#[tokio::test]
-async fn new_streams_are_refused_while_memory_is_short() {
-    let bounds = Bounds { memory_bytes: Some((resident() + 200 * MIB) as u64), ..Bounds::default() };
-    let server = Server::start(scripted::Options { bounds, ..Default::default() }).await;
-    server.publish("a", "", "", "").await;
-    let mut old = served(&server, "old").await;
-
-    // Touched, so that it counts.
-    let ballast = vec![1_u8; 400 * MIB];
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    let refused = Client::connect(server.address, Options::new(Protocol::Delta, "new")).await;
-    let status = refused.err().expect("there is no memory for it");
-    assert_eq!(status.code(), Code::Unavailable, "{status}");
-    assert!(status.metadata().contains_key("grpc-retry-pushback-ms"), "{status:?}");
-    assert!(server.metrics().contains("refused_streams{reason=\"memory\"} 1"), "{}", server.metrics());
-
-    server.publish("a b", "", "", "").await;
-    assert!(old.expect(CDS).await.names().contains(&"b"), "who was there is served");
-    assert_eq!(ballast[ballast.len() / 2], 1);
-    drop(ballast);
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    served(&server, "new").await;
 }
 
 #[tokio::test]
@@ -108,7 +70,7 @@ async fn readers_that_stopped_delay_nobody_and_cost_little() {
     let clusters =
         |revision: usize| -> String { (0..COUNT).map(|i| format!("c{i}={revision}{i:03000} ")).collect() };
     server.publish(&clusters(0), "", "", "").await;
-    let before = resident();
+    let before = resident_bytes().expect("Linux");
     let mut stopped = Vec::new();
     for i in 0..200 {
         let mut client = connect(&server, &format!("stopped-{i}")).await;
@@ -131,11 +93,11 @@ async fn readers_that_stopped_delay_nobody_and_cost_little() {
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     // Both ends are in this process. The clusters are 6 MB: copied for each, they would be 1.2 GB.
-    let grown = resident().saturating_sub(before) / MIB;
+    let grown = resident_bytes().expect("Linux").saturating_sub(before) / MIB;
     assert!(grown < 600, "{grown} MiB for {} clients that do not read", stopped.len());
 }
 
-/// As [`served`], where the clusters come in several responses.
+/// A client that has all clusters, which come in several responses.
 async fn served_in_parts(server: &Server, pod: &str, count: usize) -> Client {
     let mut client = connect(server, pod).await;
     client.request(CDS, &[]).await;

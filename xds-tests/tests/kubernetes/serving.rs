@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use xds_tests::client::{Client, Kind, Options as ClientOptions, Protocol};
 use xds_tests::kubernetes::{Cluster, Settings, binaries, cluster_test, crds, secret_file};
+use xds_tests::process::resident_bytes;
 
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -229,11 +230,11 @@ fn a_thousand_clusters_come_and_go_and_leave_nothing() {
             until(&inspector, "all are gone", |found| found.len() <= 1).await?;
             let tasks = settled_tasks(baseline.map(|(tasks, _)| tasks)).await?;
             if round == 1 {
-                baseline = Some((tasks, resident_kib()?));
+                baseline = Some((tasks, resident_bytes()? / 1024));
             }
         }
         let (tasks, memory) = baseline.context("there were rounds")?;
-        let (after_tasks, after) = (settled_tasks(Some(tasks)).await?, resident_kib()?);
+        let (after_tasks, after) = (settled_tasks(Some(tasks)).await?, resident_bytes()? / 1024);
         println!(
             "1,000 clusters in {:?}: {tasks} tasks and {memory} KiB after 100, {after_tasks} tasks and {after} KiB at the end",
             started.elapsed()
@@ -282,10 +283,4 @@ async fn settled_tasks(expected: Option<usize>) -> Result<usize> {
         last = now;
         sleep(Duration::from_millis(300)).await;
     }
-}
-
-fn resident_kib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("Linux says VmRSS")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
