@@ -11,6 +11,7 @@ use landbridge::{
     index::Index,
     model::{
         Change, Kind, Object, ObjectKey,
+        destination_rule::{ConnectionPool, DestinationRule},
         gateway::{Gateway, Server, ServerTlsMode},
         kubernetes::Meta,
         node::{Extensions, Interception, ProxyKind, SecretSource},
@@ -83,6 +84,23 @@ fn shape<M: Message + Default>(
     });
 }
 
+/// A rule for a service that is like no other's.
+fn rule(service: usize) -> Change {
+    let namespace: Arc<str> = format!("ns{}", service % mesh::NAMESPACES).into();
+    let meta = Meta { namespace: namespace.clone(), name: format!("svc{service}").into(), ..Meta::default() };
+    let key = ObjectKey {
+        cluster: "east".into(),
+        kind: Kind::DestinationRule,
+        namespace: namespace.clone(),
+        name: meta.name.clone(),
+    };
+    let host = format!("svc{service}.{namespace}.svc.cluster.local");
+    let pool = ConnectionPool { max_connections: Some(service as u32), ..ConnectionPool::default() };
+    let mut rule = DestinationRule { meta, host: host.into(), ..DestinationRule::default() };
+    rule.policy.settings.connection_pool = Some(pool);
+    Change::Upsert(key, Object::DestinationRule(Arc::new(rule)))
+}
+
 /// Services whose protocol is found out connection by connection.
 fn automatic(services: usize) -> State {
     let unnamed = |change| match change {
@@ -121,6 +139,11 @@ fn builders(c: &mut Criterion) {
     let state = mesh::state(103, 1);
     let view = clusters(ProxyKind::Sidecar, false);
     shape::<Cluster>(c, "http_clusters_105", 105, || all_clusters(&state.index, &view));
+
+    // The same with a rule for each that is like no other's, so that none has a template.
+    let mut ruled = mesh::state(103, 1);
+    ruled.apply((0..103).map(rule).collect(), Instant::now());
+    shape::<Cluster>(c, "unlike_clusters_105", 105, || all_clusters(&ruled.index, &view));
 
     // 102 services of unnamed protocol, and virtualOutbound.
     let automatic = automatic(102);
