@@ -10,10 +10,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use landbridge::{
     index::Index,
     model::{
-        Change, Kind, Object, ObjectKey,
+        Change, Kind, Object,
         destination_rule::{ConnectionPool, DestinationRule},
         gateway::{Gateway, Server, ServerTlsMode},
-        kubernetes::Meta,
         node::{Extensions, Interception, ProxyKind, SecretSource},
     },
     pipeline::State,
@@ -86,19 +85,16 @@ fn shape<M: Message + Default>(
 
 /// A rule for a service that is like no other's.
 fn rule(service: usize) -> Change {
-    let namespace: Arc<str> = format!("ns{}", service % mesh::NAMESPACES).into();
-    let meta = Meta { namespace: namespace.clone(), name: format!("svc{service}").into(), ..Meta::default() };
-    let key = ObjectKey {
-        cluster: "east".into(),
-        kind: Kind::DestinationRule,
-        namespace: namespace.clone(),
-        name: meta.name.clone(),
-    };
-    let host = format!("svc{service}.{namespace}.svc.cluster.local");
+    let (namespace, name) = (mesh::namespace(service), format!("svc{service}"));
+    let meta = mesh::meta(&namespace, &name);
+    let host = format!("{name}.{namespace}.svc.cluster.local");
     let pool = ConnectionPool { max_connections: Some(service as u32), ..ConnectionPool::default() };
     let mut rule = DestinationRule { meta, host: host.into(), ..DestinationRule::default() };
     rule.policy.settings.connection_pool = Some(pool);
-    Change::Upsert(key, Object::DestinationRule(Arc::new(rule)))
+    Change::Upsert(
+        mesh::key(Kind::DestinationRule, &namespace, &name),
+        Object::DestinationRule(Arc::new(rule)),
+    )
 }
 
 /// Services whose protocol is found out connection by connection.
@@ -123,13 +119,8 @@ fn east_west_gateway() -> Change {
         tls: Some(ServerTlsMode::AutoPassthrough),
         hosts: vec![("*".into(), "*.local".into())],
     };
-    let meta = Meta { namespace: "istio-system".into(), name: "east-west".into(), ..Meta::default() };
-    let key = ObjectKey {
-        cluster: "east".into(),
-        kind: Kind::Gateway,
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone(),
-    };
+    let meta = mesh::meta("istio-system", "east-west");
+    let key = mesh::key(Kind::Gateway, &meta.namespace, &meta.name);
     let gateway = Gateway { meta, servers: vec![server], ..Gateway::default() };
     Change::Upsert(key, Object::Gateway(Arc::new(gateway)))
 }

@@ -19,11 +19,11 @@ use landbridge::{
 
 pub const NAMESPACES: usize = 10;
 
-fn meta(namespace: &str, name: &str) -> Meta {
+pub fn meta(namespace: &str, name: &str) -> Meta {
     Meta { namespace: namespace.into(), name: name.into(), ..Meta::default() }
 }
 
-fn key(kind: ObjectKind, namespace: &str, name: &str) -> ObjectKey {
+pub fn key(kind: ObjectKind, namespace: &str, name: &str) -> ObjectKey {
     ObjectKey { cluster: "east".into(), kind, namespace: namespace.into(), name: name.into() }
 }
 
@@ -31,7 +31,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
 }
 
-fn namespace(service: usize) -> String {
+pub fn namespace(service: usize) -> String {
     format!("ns{}", service % NAMESPACES)
 }
 

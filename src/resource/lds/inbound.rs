@@ -4,10 +4,8 @@ use landbridge_proto::envoy::config::{
     core::v3::TrafficDirection,
     listener::v3::{FilterChain, FilterChainMatch, ListenerFilter},
     route::v3::{
-        Decorator, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-        route::Action,
+        RetryPolicy, RouteAction, RouteConfiguration, VirtualHost,
         route_action::{ClusterSpecifier, MaxStreamDuration},
-        route_match::PathSpecifier,
     },
 };
 
@@ -30,6 +28,7 @@ use crate::{
     resource::{
         Built, name,
         proto::{duration, zero},
+        rds::default_route,
         tls,
     },
     view::{InboundPort, InboundView},
@@ -256,16 +255,7 @@ fn routes(to: &Destination) -> RouteConfiguration {
         retry_policy: (to.protocol != Protocol::Grpc).then_some(retry),
         ..Default::default()
     };
-    let route = Route {
-        name: "default".to_owned(),
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..Default::default()
-        }),
-        decorator: Some(Decorator { operation: format!("{}/*", to.operation), propagate: None }),
-        action: Some(Action::Route(action)),
-        ..Default::default()
-    };
+    let route = default_route(format!("{}/*", to.operation), action);
     RouteConfiguration {
         name: to.cluster.to_owned(),
         virtual_hosts: vec![VirtualHost {

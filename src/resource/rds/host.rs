@@ -4,19 +4,18 @@ use std::borrow::Cow;
 
 use landbridge_proto::envoy::{
     config::route::v3::{
-        Decorator, HeaderMatcher, Route, RouteAction, RouteMatch, VirtualHost,
+        HeaderMatcher, RouteAction, VirtualHost,
         header_matcher::HeaderMatchSpecifier,
         route::Action,
         route_action::{
             ClusterSpecifier, HashPolicy,
             hash_policy::{ConnectionProperties, Cookie, Header, PolicySpecifier, QueryParameter},
         },
-        route_match::PathSpecifier,
     },
     r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
 };
 
-use super::{any_grpc_timeout, retry};
+use super::{any_grpc_timeout, default_route, retry};
 use crate::{
     index::{Index, Scope},
     model::{
@@ -84,16 +83,7 @@ impl Shape {
             retry_policy: retries.any,
             ..Default::default()
         };
-        let route = Route {
-            name: "default".to_owned(),
-            r#match: Some(RouteMatch {
-                path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-                ..Default::default()
-            }),
-            decorator: Some(Decorator { operation: place(OPERATION), propagate: None }),
-            action: Some(Action::Route(action.clone())),
-            ..Default::default()
-        };
+        let route = default_route(place(OPERATION), action.clone());
         let mut routes = Vec::new();
         if let Some(repeatable) = retries.repeatable {
             let mut first = route.clone();

@@ -10,7 +10,7 @@ pub mod retry;
 use std::{collections::BTreeSet, fmt::Display};
 
 use landbridge_proto::envoy::config::route::v3::{
-    DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, Vhds, VirtualHost,
+    Decorator, DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, Vhds, VirtualHost,
     route::Action,
     route_action::{ClusterSpecifier, MaxStreamDuration},
     route_match::PathSpecifier,
@@ -131,6 +131,21 @@ fn with_hosts(table: &RouteConfiguration, hosts: &[Built]) -> Vec<u8> {
     with_messages(table, VIRTUAL_HOSTS, hosts.iter().map(|host| host.message.as_slice()))
 }
 
+/// A route for all that comes to a host, as Istio calls it.
+pub fn default_route(operation: String, action: RouteAction) -> Route {
+    Route {
+        name: "default".to_owned(),
+        r#match: Some(any_path()),
+        decorator: Some(Decorator { operation, propagate: None }),
+        action: Some(Action::Route(action)),
+        ..Default::default()
+    }
+}
+
+fn any_path() -> RouteMatch {
+    RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..Default::default() }
+}
+
 /// A gRPC caller's own timeout is honoured, however long. (Istio's `max_grpc_timeout` of 0 s, which is deprecated.)
 fn any_grpc_timeout() -> MaxStreamDuration {
     MaxStreamDuration { grpc_timeout_header_max: Some(zero()), ..Default::default() }
@@ -151,10 +166,7 @@ fn catch_all(mesh: &MeshConfig) -> VirtualHost {
     };
     let route = Route {
         name: name.to_owned(),
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-            ..Default::default()
-        }),
+        r#match: Some(any_path()),
         action: Some(action),
         ..Default::default()
     };
