@@ -6,7 +6,7 @@ use super::{
     kind::Kind,
     names::Change,
     request::DeltaRequest,
-    session::{Heard, Session, Violation},
+    session::{CDS, EDS, Heard, Session, Violation},
     watch::Has,
 };
 
@@ -28,12 +28,15 @@ impl Session {
             return Ok(heard);
         }
 
+        // Envoy asks for clusters first, unless one of them is warming: its last stream has ended before the assignment came.
+        // Until it has come on this one, it does not speak of clusters (`ClusterManagerImpl::updateClusterCounts`).
+        let said = if kind == EDS && !self.watch(CDS).started { Has::Awaits } else { Has::Said };
         let shared = self.shared.clone();
         let watch = self.watch_mut(kind);
         let first = !std::mem::replace(&mut watch.started, true);
         // A client that was connected before says what it has. An equal version stands for equal bytes, or as good ones.
         let has = |name: &str| match known.get(name).map(|version| version.parse()) {
-            Some(Ok(version)) if first => Has::Said(version),
+            Some(Ok(version)) if first => said(version),
             _ => Has::Unknown,
         };
 

@@ -250,31 +250,35 @@ impl Client {
         self.session = Session::new(Protocol::Delta, snapshot, Limits::default()).sharing(shared());
         self.wire.clear();
         self.open.clear();
-        // A stream that ends between a changed cluster and its assignment is not what this is about.
-        for (name, objects) in &self.clusters {
-            if objects[1].as_ref().is_some_and(|warming| warming.assignment.is_none()) {
-                self.has.get_mut(&CDS).unwrap().insert(name.clone(), Version(0));
-            }
+        if self.is_warm() {
+            self.ask_for_clusters();
         }
-        let known = |has: &BTreeMap<String, Version>| {
-            has.iter().map(|(name, version)| (name.clone(), version.to_string())).collect()
-        };
-        let clusters = known(&self.has[&CDS]);
-        let assignments = known(&self.has[&EDS]);
-        let first = |names: Vec<String>, initial_resource_versions| DeltaDiscoveryRequest {
-            resource_names_subscribe: names,
-            initial_resource_versions,
-            ..Default::default()
-        };
-        self.say(CDS, first(Vec::new(), clusters));
         if !self.clusters.is_empty() {
-            self.say(EDS, first(self.clusters.keys().cloned().collect(), assignments));
+            let names = self.clusters.keys().cloned().collect();
+            let request = DeltaDiscoveryRequest { resource_names_subscribe: names, ..self.known(EDS) };
+            self.say(EDS, request);
         }
         (self.leds.added, self.leds.removed) = Default::default();
         self.leds_started = !self.leds.names.is_empty();
         if self.leds_started {
-            self.say(LEDS, first(self.leds.names.iter().cloned().collect(), Default::default()));
+            let resource_names_subscribe = self.leds.names.iter().cloned().collect();
+            self.say(LEDS, DeltaDiscoveryRequest { resource_names_subscribe, ..Default::default() });
         }
+    }
+
+    /// All that it has, as a first request says.
+    fn known(&self, kind: Kind) -> DeltaDiscoveryRequest {
+        let versions = self.has[&kind].iter().map(|(name, version)| (name.clone(), version.to_string()));
+        DeltaDiscoveryRequest { initial_resource_versions: versions.collect(), ..Default::default() }
+    }
+
+    fn is_warm(&self) -> bool {
+        self.clusters.values().all(|objects| objects[1].is_none())
+    }
+
+    /// It does not speak of clusters before all are warm.
+    fn ask_for_clusters(&mut self) {
+        self.say(CDS, self.known(CDS));
     }
 
     fn send(&mut self) -> bool {
@@ -296,6 +300,9 @@ impl Client {
         self.open.insert(frame.kind, frame);
         self.swap();
         self.ask_for_collections();
+        if self.is_warm() && !self.session.watch(CDS).started {
+            self.ask_for_clusters();
+        }
         true
     }
 
@@ -434,7 +441,7 @@ impl Client {
 
     fn answer(&mut self) -> bool {
         // Clusters are acknowledged when they are warm.
-        let warm = self.clusters.values().all(|objects| objects[1].is_none());
+        let warm = self.is_warm();
         let ready: Vec<Kind> = self.open.keys().copied().filter(|kind| *kind != CDS || warm).collect();
         for kind in &ready {
             let response_nonce = self.open.remove(kind).expect("open").nonce.to_string();

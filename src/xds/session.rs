@@ -19,8 +19,8 @@ use super::{
 };
 use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
 
-const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
-const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
+pub(super) const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
+pub(super) const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
 
 /// Bounds on what one stream may ask for.
 #[derive(Clone, Copy, Debug)]

@@ -180,23 +180,30 @@ impl Client {
         self.open.clear();
         self.nonces.clear();
         self.refused.clear();
-        self.warming.clear();
         for kind in KINDS {
-            let names: Vec<String> = self.names[&kind].iter().map(ToString::to_string).collect();
-            if (names.is_empty() && !kind.is_wildcard()) || (kind == VHDS && !self.vhds) {
-                continue;
+            // Envoy does not speak of clusters before all are warm.
+            if kind != CDS || self.warming.is_empty() {
+                self.begin(kind);
             }
-            match self.protocol {
-                Protocol::Sotw => self.sotw(kind, None),
-                Protocol::Delta => {
-                    let versions = self.has[&kind].iter().map(|(n, v)| (n.to_string(), v.to_string()));
-                    let request = DeltaDiscoveryRequest {
-                        resource_names_subscribe: names,
-                        initial_resource_versions: versions.collect(),
-                        ..Default::default()
-                    };
-                    delta(&mut self.session, kind, &request).unwrap();
-                }
+        }
+    }
+
+    /// The first request of a type on a stream.
+    fn begin(&mut self, kind: Kind) {
+        let names: Vec<String> = self.names[&kind].iter().map(ToString::to_string).collect();
+        if (names.is_empty() && !kind.is_wildcard()) || (kind == VHDS && !self.vhds) {
+            return;
+        }
+        match self.protocol {
+            Protocol::Sotw => self.sotw(kind, None),
+            Protocol::Delta => {
+                let versions = self.has[&kind].iter().map(|(n, v)| (n.to_string(), v.to_string()));
+                let request = DeltaDiscoveryRequest {
+                    resource_names_subscribe: names,
+                    initial_resource_versions: versions.collect(),
+                    ..Default::default()
+                };
+                delta(&mut self.session, kind, &request).unwrap();
             }
         }
     }
@@ -295,6 +302,9 @@ impl Client {
             RDS => self.follow_routes(&frame),
             EDS => self.warming.retain(|n| !frame.resources.iter().any(|r| r.name == *n && !is_bad(r))),
             _ => {}
+        }
+        if self.warming.is_empty() && !self.session.watch(CDS).started {
+            self.begin(CDS);
         }
         true
     }

@@ -60,6 +60,8 @@ pub enum Has {
     Version(Version),
     /// This version, as it says when it connects.
     Said(Version),
+    /// This version, as it says when it connects; and it waits to be sent one, be it the same.
+    Awaits(Version),
     /// It asked, or refused something: whatever is right is sent.
     Unknown,
 }
@@ -163,7 +165,7 @@ impl Watch {
             Has::Version(_) | Has::Said(_) if self.kind == RDS => {
                 self.rare.make().spared.insert(name.clone());
             }
-            Has::Version(_) | Has::Said(_) | Has::Nothing => {}
+            Has::Version(_) | Has::Said(_) | Has::Awaits(_) | Has::Nothing => {}
         }
         let pending = self.pending.each();
         pending

@@ -31,6 +31,7 @@ use landbridge::{
 use landbridge_proto::envoy::{
     config::{
         cluster::v3::{Cluster, cluster},
+        core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource, config_source},
         endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint},
         listener::v3::Listener,
         route::v3::{RouteConfiguration, VirtualHost},
@@ -246,6 +247,8 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
             alt_stat_name: content.to_owned(),
             cluster_discovery_type: is_eds
                 .then_some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds as i32)),
+            eds_cluster_config: is_eds
+                .then(|| cluster::EdsClusterConfig { eds_config: Some(over_ads()), ..Default::default() }),
             ..Default::default()
         }
         .encode_to_vec(),
@@ -287,6 +290,17 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
         _ => None,
     };
     Arc::new(Encoded::new(name.into(), kind.type_url(), &message, waits_for, Arc::new([])))
+}
+
+fn over_ads() -> ConfigSource {
+    ConfigSource {
+        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(
+            AggregatedConfigSource::default(),
+        )),
+        resource_api_version: ApiVersion::V3 as i32,
+        initial_fetch_timeout: Some(prost_types::Duration::default()),
+        ..Default::default()
+    }
 }
 
 /// Believes the header `x-identity`.

@@ -146,7 +146,7 @@ impl Watch {
 
     /// What the client should have of `name`, in the spelling that it cannot have from another stream.
     pub(super) fn choose(&mut self, name: &Arc<str>, has: Has) -> Option<Arc<Encoded>> {
-        if let (EDS, Has::Said(version)) = (self.kind, has)
+        if let (EDS, Has::Said(version) | Has::Awaits(version)) = (self.kind, has)
             && self.root().get(name).is_some_and(|resource| resource.respelt.is_some())
             && !version.is_respelt()
         {
