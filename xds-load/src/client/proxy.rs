@@ -69,6 +69,8 @@ pub struct Proxy {
     subscriptions: Vec<Subscription>,
     /// Endpoints that changed clusters wait for.
     warming: IdMap<NameId, ()>,
+    /// It has not asked for clusters on this stream, as Envoy does not while one is warming.
+    silent: bool,
     responses: u32,
     /// Since when it has had an answer to all that it asked for on this stream.
     pub complete: Option<Instant>,
@@ -86,6 +88,7 @@ impl Proxy {
             seed,
             subscriptions: Vec::new(),
             warming: IdMap::default(),
+            silent: false,
             responses: 0,
             complete: None,
             impatient: false,
@@ -110,12 +113,15 @@ impl Proxy {
                 self.subscribe(kind, true);
             }
         }
+        self.silent = !self.warming.is_empty() && !self.impatient;
         for at in 0..self.subscriptions.len() {
             self.subscriptions[at].begin(shared.asks.protocol);
-            self.ask(at, node.take(), &[], &[], shared, send);
+            if !(self.silent && self.subscriptions[at].kind == Type::Cluster) {
+                self.ask(at, node.take(), &[], &[], shared, send);
+            }
         }
         // A Delta proxy that comes back is told of changes only, which may be none.
-        if known && shared.asks.protocol == Protocol::Delta && self.is_answered() {
+        if known && !self.silent && shared.asks.protocol == Protocol::Delta && self.is_answered() {
             self.complete = Some(shared.now);
         }
     }
@@ -310,8 +316,14 @@ impl Proxy {
         names
     }
 
-    /// Goes on to listeners when the clusters are warm, and sees whether all is there.
+    /// Goes on to clusters or listeners when the clusters are warm, and sees whether all is there.
     fn proceed(&mut self, shared: &mut Shared<'_>, send: &mut dyn FnMut(&[u8])) {
+        if self.silent && (self.warming.is_empty() || self.impatient) {
+            self.silent = false;
+            if let Some(at) = self.position(Type::Cluster) {
+                self.ask(at, None, &[], &[], shared, send);
+            }
+        }
         let settled = |kinds: &[Type]| {
             let mut of_kinds = self.subscriptions.iter().filter(|s| kinds.contains(&s.kind));
             of_kinds.all(|s| s.is_settled() || (self.impatient && s.kind != Type::Cluster))
@@ -323,7 +335,7 @@ impl Proxy {
             let at = self.subscribe(Type::Listener, true);
             return self.ask(at, None, &[], &[], shared, send);
         }
-        if self.complete.is_none() && self.is_answered() {
+        if self.complete.is_none() && !self.silent && self.is_answered() {
             self.complete = Some(shared.now);
         }
     }

@@ -199,6 +199,27 @@ fn a_state_of_the_world_proxy_asks_with_all_names_and_forgets_what_is_missing() 
 }
 
 #[test]
+fn a_proxy_does_not_speak_of_clusters_while_one_is_warming() {
+    let mut lab = Lab::new(Protocol::Delta);
+    lab.begin();
+    lab.receive(Type::Cluster, &[cluster("a", 1)], &[]);
+    lab.receive(Type::Endpoint, &[named("a", "")], &[]);
+    lab.receive(Type::Listener, &[], &[]);
+    lab.receive(Type::Cluster, &[cluster("a", 2)], &[]);
+    let endpoints_and_listeners = ["eds +a =a/v1", "lds"];
+    assert_eq!(lab.begin(), endpoints_and_listeners);
+    assert_eq!(lab.begin(), endpoints_and_listeners, "again");
+    assert!(lab.proxy.complete.is_none());
+    let sent = lab.receive(Type::Endpoint, &[named("a", "")], &[]);
+    assert_eq!(sent, ["eds ack n5", "cds =a/v1"]);
+    assert!(lab.proxy.complete.is_some());
+
+    lab.receive(Type::Cluster, &[cluster("a", 3)], &[]);
+    assert_eq!(lab.begin(), endpoints_and_listeners);
+    assert_eq!(lab.step(Proxy::lose_patience), ["cds =a/v1"], "Envoy's `initial_fetch_timeout`");
+}
+
+#[test]
 fn collections_bring_their_members_and_take_them_along() {
     let mut lab = Lab::new(Protocol::Delta);
     lab.begin();
