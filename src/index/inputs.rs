@@ -1,9 +1,11 @@
 //! The objects as the sources sent them, per cluster, with the few reverse look-ups that tell what an object touches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+use foldhash::{HashMap, HashSet};
 
 use super::{selectors::Selectors, slices::Slices};
 use crate::model::{
@@ -181,10 +183,10 @@ impl Default for ClusterObjects {
         Self {
             state: ClusterState::Syncing,
             namespaces: BTreeMap::new(),
-            nodes: HashMap::new(),
+            nodes: HashMap::default(),
             service_accounts: BTreeMap::new(),
             services: BTreeMap::new(),
-            pods: HashMap::new(),
+            pods: HashMap::default(),
             slices: Slices::default(),
             gateways: BTreeMap::new(),
             destination_rules: BTreeMap::new(),
@@ -192,7 +194,7 @@ impl Default for ClusterObjects {
             exports: BTreeMap::new(),
             imports: BTreeMap::new(),
             mesh: None,
-            localities: HashMap::new(),
+            localities: HashMap::default(),
             selectors: Selectors::default(),
         }
     }

@@ -2,10 +2,12 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::hash_map::Entry,
+    hash::BuildHasher,
     sync::{Arc, LazyLock},
 };
+
+use foldhash::{HashMap, fast::FixedState};
 
 use crate::model::{ClusterId, Labels, NetworkId, kubernetes::Pod, locality::Locality, workload::Workload};
 
@@ -95,9 +97,7 @@ fn hash(
     labels: &Labels,
     name: Option<&Arc<str>>,
 ) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (cluster, namespace, network, locality, labels, name).hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one((cluster, namespace, network, locality, labels, name))
 }
 
 // === impl Workloads ===

@@ -33,6 +33,7 @@ use std::{
 };
 
 pub use delta::Delta;
+use foldhash::HashMap;
 pub use inputs::{ClusterObjects, Inputs};
 pub use networks::{Addresses, Networks};
 pub use rules::MergedRule;
@@ -75,7 +76,7 @@ pub struct Index {
     services: BTreeMap<ServiceKey, Arc<Service>>,
     by_port: BTreeMap<u16, ports::OnPort>,
     names: names::Names,
-    endpoints: BTreeMap<ServiceKey, Arc<ServiceEndpoints>>,
+    endpoints: HashMap<ServiceKey, Arc<ServiceEndpoints>>,
     /// Hosts of the set of clusters, by the services whose endpoints they have.
     imported: imports::Imported,
     /// What endpoints share.
@@ -104,7 +105,7 @@ impl Index {
             services: BTreeMap::new(),
             by_port: BTreeMap::new(),
             names: names::Names::default(),
-            endpoints: BTreeMap::new(),
+            endpoints: HashMap::default(),
             imported: imports::Imported::default(),
             workloads: interner::Workloads::default(),
             networks: Networks::default(),
@@ -296,7 +297,7 @@ impl Index {
         self.endpoints.get(key).map_or(&self.no_endpoints, |e| e)
     }
 
-    /// Every service's endpoints, by host.
+    /// Every service's endpoints, in no order.
     pub fn all_endpoints(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<ServiceEndpoints>)> {
         self.endpoints.iter()
     }

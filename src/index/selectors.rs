@@ -1,9 +1,8 @@
 //! Services by what they select, so that those which select a pod are found without asking all of its namespace.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
+
+use foldhash::HashMap;
 
 use crate::model::{Labels, kubernetes::Service};
 

@@ -1,10 +1,8 @@
 //! The EndpointSlices of one cluster, and which of them name a pod or a node.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use foldhash::{HashMap, HashSet};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::inputs::NamespacedName;
@@ -16,8 +14,8 @@ pub struct Slices {
     ids: HashMap<NamespacedName, u32>,
     slots: Vec<Option<Arc<EndpointSlice>>>,
     free: Vec<u32>,
-    /// From the hash of a pod's namespace and name to slices that name it. Eight bytes for an endpoint, where maps of names
-    /// take hundreds; two pods of one hash cost a slice that is looked at in vain.
+    /// From the hash of a pod ([`hash_in`]) to slices that name it. Eight bytes for an endpoint, where maps of names take
+    /// hundreds; two pods of one hash cost a slice that is looked at in vain.
     by_pod: BTreeSet<(u32, u32)>,
 }
 
@@ -61,7 +59,9 @@ impl Slices {
             let of = |s: &EndpointSlice| {
                 let hash = hash_in(&s.namespace);
                 let mut room = String::new();
-                s.endpoints.pods().map(|pod| hash(pod.text(&mut room))).collect()
+                let mut all = Vec::with_capacity(s.endpoints.len());
+                all.extend(s.endpoints.pods().map(|pod| hash(pod.text(&mut room))));
+                all
             };
             let mut found: Vec<u32> = slice.map(of).unwrap_or_default();
             found.sort_unstable();
@@ -102,10 +102,15 @@ impl Slices {
     }
 }
 
-/// The hash of a pod's name in a namespace.
+/// The hash of a pod's name in a namespace. The upper half is that of what it shares with the pods of its ReplicaSet,
+/// which are mostly in one slice: they lie beside each other in a map.
 fn hash_in(namespace: &str) -> impl Fn(&str) -> u32 {
     let seed = xxh3_64(namespace.as_bytes());
-    move |pod| xxh3_64_with_seed(pod.as_bytes(), seed) as u32
+    let hash = move |text: &str| xxh3_64_with_seed(text.as_bytes(), seed) as u32;
+    move |pod| {
+        let (of, own) = pod.rsplit_once('-').unwrap_or((pod, ""));
+        hash(of) & 0xffff_0000 | hash(own) & 0xffff
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +143,7 @@ mod tests {
         assert_eq!(slices.put(&name("a"), Some(slice("a", &["p", "q"]))), None, "an equal one is no change");
         slices.put(&name("b"), Some(slice("b", &["q"])));
         assert_eq!((of(&slices, "p"), of(&slices, "q")), (vec!["a".into()], vec!["a".into(), "b".into()]));
-        let nodes = HashSet::from(["on-p".into()]);
+        let nodes = HashSet::from_iter(["on-p".into()]);
         assert_eq!(slices.on_nodes(&nodes).count(), 1);
 
         slices.put(&name("a"), Some(slice("a", &["q"])));

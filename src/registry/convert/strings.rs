@@ -1,6 +1,8 @@
 //! Text that many objects say, kept once.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
+
+use foldhash::HashSet;
 
 /// Names of nodes, namespaces and services, labels. What nobody uses any more goes when the set has doubled.
 #[derive(Debug, Default)]

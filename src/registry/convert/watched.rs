@@ -2,7 +2,7 @@
 //! that come by the hundred thousand are read straight into what is kept of them, without a tree of values between; what
 //! is checked and said about them is the same as for files.
 
-use std::sync::Arc;
+use std::{str, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -177,7 +177,12 @@ impl Decoder {
         line: &'a [u8],
         convert: fn(&mut Self, ObjectKey, T) -> Outcome,
     ) -> Result<Line> {
-        let Wire { r#type, object } = match serde_json::from_slice::<Wire<T>>(line) {
+        // Looked at once, and not text by text. One that is not in UTF-8 may be readable all the same.
+        let read = match str::from_utf8(line) {
+            Ok(text) => serde_json::from_str::<Wire<T>>(text),
+            Err(_) => serde_json::from_slice(line),
+        };
+        let Wire { r#type, object } = match read {
             Ok(wire) if is_change(&wire.r#type) => wire,
             Ok(_) => return other(line),
             // The object of an error is a Status. Of anything else, who it is may still be readable.
