@@ -88,7 +88,7 @@ impl Tables {
                 let Some(routes) = routes.get_mut(gateway) else { continue };
                 routes.services += 1;
                 if let Some(port) = http.filter(|_| answers && routes.snis.len() < SNIS) {
-                    routes.snis.push(name::sni_dnat(port.number, "", &service.key.host));
+                    routes.snis.push(name::sni_dnat(port.number, "", &service.key.host).into());
                 }
             }
         }

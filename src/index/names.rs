@@ -4,14 +4,14 @@
 //! that claim what it claims. There are few such rivals, mostly none: this table finds them without a look at the rest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{BuildHasherDefault, Hasher},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use foldhash::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Delta, Index};
+use super::{Delta, Index, Scope};
 use crate::model::{
     endpoint::ServiceEndpoints,
     service::{Resolution, Service, ServiceKey},
@@ -20,8 +20,8 @@ use crate::model::{
 /// Claims by hash. Two texts with one hash make services rivals that are none, which costs a comparison.
 #[derive(Debug, Default)]
 pub struct Names {
-    claims: BTreeMap<ServiceKey, Claims>,
-    claimants: HashMap<u64, Claimants, BuildHasherDefault<AsIs>>,
+    claims: HashMap<ServiceKey, Claims>,
+    claimants: HashMap<u64, Claimants>,
     /// ExternalName services, by the host that they point to.
     aliases: BTreeMap<Arc<str>, BTreeSet<ServiceKey>>,
 }
@@ -38,22 +38,6 @@ struct Claims {
 enum Claimants {
     One(ServiceKey),
     Several(BTreeSet<ServiceKey>),
-}
-
-/// Keys are hashes already.
-#[derive(Debug, Default)]
-pub struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64(bytes);
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 // === impl Names ===
@@ -164,11 +148,14 @@ impl Index {
         self.names.aliases(host).filter_map(|key| self.services.get(key))
     }
 
-    /// The other services that may claim a name or address of this one, or of one of its aliases. Mostly none.
-    pub fn rivals<'a>(&'a self, service: &'a Service) -> BTreeSet<&'a ServiceKey> {
+    /// The other visible services that may claim a name or address of this one, or of one of its aliases, oldest first.
+    /// Mostly none.
+    pub fn rivals<'a>(&'a self, scope: &Scope, service: &'a Service) -> Vec<&'a Service> {
         let alias = matches!(service.resolution, Resolution::Alias(_));
         let target = alias.then(|| self.called(&service.key)).into_iter().flatten();
-        target.chain(self.sharing(&service.key)).filter(|key| **key != service.key).collect()
+        let keys = target.chain(self.sharing(&service.key)).filter(|key| **key != service.key);
+        let keys: BTreeSet<_> = keys.collect();
+        self.by_age(scope, keys.into_iter().filter_map(|key| self.services.get(key)))
     }
 
     /// Makes a change to a service, notes what it claims now, and records all others which that concerns.

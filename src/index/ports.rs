@@ -1,6 +1,6 @@
 //! Which services are on a port, by what they share there.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Delta, Index, Scope};
 use crate::model::{
@@ -12,15 +12,18 @@ use crate::model::{
 #[derive(Debug, Default)]
 pub struct OnPort {
     /// HTTP and nothing else: to the port's listener one is as good as another.
-    http: BTreeSet<ServiceKey>,
+    http: Services,
     /// They make a difference to the port's listener: gRPC-Web, or bytes for any address.
-    special: BTreeSet<ServiceKey>,
+    special: Services,
     /// All others, which have listeners of their own or none.
-    own: BTreeSet<ServiceKey>,
+    own: Services,
 }
 
+/// As they are now, so that nobody has to look for them.
+type Services = BTreeMap<ServiceKey, Arc<Service>>;
+
 impl OnPort {
-    fn set_of(&mut self, service: &Service, port: &Port) -> &mut BTreeSet<ServiceKey> {
+    fn group_of(&mut self, service: &Service, port: &Port) -> &mut Services {
         let http = port.protocol.listener_class() == ListenerClass::Http;
         // Which of its addresses a client sees depends on the client's cluster.
         let addressed = !service.vips.is_empty()
@@ -41,15 +44,15 @@ impl OnPort {
 
 impl Index {
     /// Notes that a service with its ports came (or went), and records those on the same ports which that concerns.
-    pub(super) fn count_ports(&mut self, service: Option<&Service>, present: bool, delta: &mut Delta) {
+    pub(super) fn count_ports(&mut self, service: Option<&Arc<Service>>, present: bool, delta: &mut Delta) {
         let Some(service) = service else { return };
         for port in &service.ports {
             let on_port = self.by_port.entry(port.number).or_default();
-            let set = on_port.set_of(service, port);
+            let group = on_port.group_of(service, port);
             if present {
-                set.insert(service.key.clone());
+                group.insert(service.key.clone(), service.clone());
             } else {
-                set.remove(&service.key);
+                group.remove(&service.key);
             }
             if on_port.is_empty() {
                 self.by_port.remove(&port.number);
@@ -57,8 +60,8 @@ impl Index {
             delta.ports.insert(port.number);
             if is_http(service, port) && !self.has_public_http(port.number, &service.key) {
                 // The port's table of routes comes or goes for somebody, and with it the hosts of sniffed services in it.
-                let others =
-                    self.by_port.get(&port.number).into_iter().flat_map(|p| p.special.iter().chain(&p.own));
+                let on_port = self.by_port.get(&port.number).into_iter();
+                let others = on_port.flat_map(|p| p.special.keys().chain(p.own.keys()));
                 delta.names.extend(others.cloned());
             }
         }
@@ -66,27 +69,30 @@ impl Index {
 
     /// Whether a service other than `than` makes every client have a table of routes for this port.
     fn has_public_http(&self, port: u16, than: &ServiceKey) -> bool {
-        let keys = self.by_port.get(&port).into_iter().flat_map(|p| p.http.iter().chain(&p.special));
-        let mut services = keys.filter(|key| *key != than).filter_map(|key| self.services.get(key));
-        services.any(|s| s.export_to == ExportTo::Public && s.port(port).is_some_and(|p| is_http(s, p)))
+        let mut services = self.by_port.get(&port).into_iter().flat_map(|p| p.http.iter().chain(&p.special));
+        services.any(|(key, service)| {
+            let http = service.port(port).is_some_and(|p| is_http(service, p));
+            key != than && service.export_to == ExportTo::Public && http
+        })
     }
 
     /// The visible services with this port, oldest first: Istio decides conflicts between listeners by age.
     pub fn services_on_port(&self, scope: &Scope, port: u16) -> Vec<&Service> {
         let on_port = self.by_port.get(&port).into_iter();
-        self.by_age(scope, on_port.flat_map(|p| p.http.iter().chain(&p.special).chain(&p.own)))
+        let groups = on_port.flat_map(|p| [&p.http, &p.special, &p.own]);
+        self.by_age(scope, groups.flat_map(BTreeMap::values))
     }
 
     /// A visible service that is HTTP and nothing else on this port, if there is one.
     pub fn http_on_port(&self, scope: &Scope, port: u16) -> Option<&Service> {
-        let mut services = self.by_port.get(&port)?.http.iter().filter_map(|key| self.services.get(key));
+        let mut services = self.by_port.get(&port)?.http.values();
         services.find(|s| self.sees(scope, s)).map(|s| &**s)
     }
 
     /// The visible services that make a difference to the port's listener, oldest first: gRPC-Web, or bytes for any
     /// address.
     pub fn special_on_port(&self, scope: &Scope, port: u16) -> Vec<&Service> {
-        self.by_age(scope, self.by_port.get(&port).into_iter().flat_map(|p| &p.special))
+        self.by_age(scope, self.by_port.get(&port).into_iter().flat_map(|p| p.special.values()))
     }
 
     /// Every port of every service.
@@ -95,13 +101,12 @@ impl Index {
     }
 
     /// Those of these services that are visible, oldest first.
-    pub fn by_age<'a>(
-        &'a self,
+    pub(super) fn by_age<'a>(
+        &self,
         scope: &Scope,
-        keys: impl IntoIterator<Item = &'a ServiceKey>,
+        services: impl Iterator<Item = &'a Arc<Service>>,
     ) -> Vec<&'a Service> {
-        let services = keys.into_iter().filter_map(|key| self.services.get(key)).map(|s| &**s);
-        let mut found: Vec<_> = services.filter(|s| self.sees(scope, s)).collect();
+        let mut found: Vec<_> = services.map(|s| &**s).filter(|s| self.sees(scope, s)).collect();
         found.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
         found
     }

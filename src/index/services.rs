@@ -23,7 +23,7 @@ impl Index {
     /// The host of a Kubernetes service.
     pub fn service_key(&self, (namespace, name): &NamespacedName) -> ServiceKey {
         ServiceKey {
-            host: format!("{name}.{namespace}.svc.{}", self.options.domain).into(),
+            host: [name, ".", namespace, ".svc.", &self.options.domain].concat().into(),
             namespace: namespace.clone(),
         }
     }
@@ -66,8 +66,8 @@ impl Index {
                 None => drop(index.services.remove(key)),
             }
         });
-        self.count_ports(old.as_deref(), false, delta);
-        self.count_ports(new.as_deref(), true, delta);
+        self.count_ports(old.as_ref(), false, delta);
+        self.count_ports(new.as_ref(), true, delta);
         // An alias is a further domain of its target's routes, whatever ports it lists itself.
         for service in [&old, &new].into_iter().flatten() {
             if let Resolution::Alias(target) = &service.resolution {

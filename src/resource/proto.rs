@@ -12,6 +12,8 @@ use landbridge_proto::{
 use prost::Message;
 use prost_types::{Any, ListValue, Struct, Value, value::Kind};
 
+use super::name;
+
 /// Packs a message; `type_name` is its full name.
 pub fn any(type_name: &str, message: &impl Message) -> Any {
     Any { type_url: ["type.googleapis.com/", type_name].concat(), value: message.encode_to_vec() }
@@ -61,7 +63,7 @@ pub fn address(ip: &str, port: u16) -> Address {
 
 /// A TCP address and port.
 pub fn ip_address(ip: IpAddr, port: u16) -> Address {
-    address(&ip.to_string(), port)
+    address(&name::ip(ip), port)
 }
 
 /// "Over the stream that this came by." Waiting has no limit: a control plane that is slow must not make a proxy serve

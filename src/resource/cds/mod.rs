@@ -6,7 +6,7 @@ mod inbound;
 pub mod outlier;
 mod shape;
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use landbridge_proto::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, Filter,
@@ -155,21 +155,21 @@ impl<'a> Target<'a> {
 
     fn outbound(&self) -> Built {
         let name = name::outbound(self.port.number, self.subset_name(), &self.service.key.host);
-        self.build(name, &self.shape)
+        self.build(&name, &self.shape)
     }
 
     fn sni_dnat(&self) -> Built {
         let name = name::sni_dnat(self.port.number, self.subset_name(), &self.service.key.host);
-        self.build(name, &self.shape.forwarding())
+        self.build(&name, &self.shape.forwarding())
     }
 
     fn subset_name(&self) -> &'a str {
         self.subset.map(|s| &*s.name).unwrap_or_default()
     }
 
-    fn build(&self, name: Arc<str>, shape: &Shape) -> Built {
+    fn build(&self, name: &str, shape: &Shape) -> Built {
         let ServiceKey { host, namespace } = &self.service.key;
-        let stat_name = stat_name(&name);
+        let stat_name = stat_name(name);
         let rule = self.rule.and_then(|rule| rule.sources.first()).map(rule_path);
         let (sni, identities) = match shape.transport {
             Transport::Mutual { .. } => self.peer(),
@@ -177,7 +177,7 @@ impl<'a> Target<'a> {
         };
         let identities: Vec<_> = identities.iter().map(String::as_str).collect();
         let message = shape.fill(&shape::Texts {
-            name: &name,
+            name,
             stat_name: &stat_name,
             host,
             service: &self.service.name,
@@ -193,11 +193,11 @@ impl<'a> Target<'a> {
     }
 
     /// With mutual TLS: the server name that is asked for, and who may answer. A rule may say both.
-    fn peer(&self) -> (Arc<str>, Vec<String>) {
+    fn peer(&self) -> (Cow<'_, str>, Vec<String>) {
         let key = &self.service.key;
         let tls = self.shape.policy.settings.tls.as_ref();
-        let sni = tls.and_then(|tls| tls.sni.clone());
-        let sni = sni.unwrap_or_else(|| name::sni_dnat(self.port.number, self.subset_name(), &key.host));
+        let own = || name::sni_dnat(self.port.number, self.subset_name(), &key.host).into();
+        let sni = tls.and_then(|tls| tls.sni.as_deref()).map_or_else(own, Cow::Borrowed);
         let named: Vec<_> =
             tls.into_iter().flat_map(|tls| &tls.subject_alt_names).map(ToString::to_string).collect();
         if !named.is_empty() {

@@ -65,10 +65,10 @@ pub fn service(index: &Index, view: &EndpointView, service: &Service) -> Vec<Bui
             built.push(Built { message, name, waits_for, pieces, sources: policy::sources(service, rule) });
         };
         if discovery(view.kind, service, &policy) == Discovery::Eds {
-            build(name::outbound(port.number, subset_name, &service.key.host), false);
+            build(name::outbound(port.number, subset_name, &service.key.host).into(), false);
         }
         if view.sni_dnat {
-            build(name::sni_dnat(port.number, subset_name, &service.key.host), true);
+            build(name::sni_dnat(port.number, subset_name, &service.key.host).into(), true);
         }
     }
     built

@@ -11,6 +11,7 @@ use crate::{
         port::ListenerClass,
         service::{Port, Resolution, Service, ServiceKey},
     },
+    resource::name,
     view::RouteView,
 };
 
@@ -20,8 +21,8 @@ use crate::{
 ///
 /// Only rivals can take something away, so that nothing else on the port is looked at.
 pub fn of<'a>(index: &'a Index, view: &RouteView, service: &'a Service, port: u16) -> Vec<Cow<'a, str>> {
-    let rivals = index.by_age(&view.scope, index.rivals(service));
-    let mut rivals: Vec<&Service> = rivals.into_iter().filter(|s| routed(s, port).is_some()).collect();
+    let rivals = index.rivals(&view.scope, service).into_iter();
+    let mut rivals: Vec<&Service> = rivals.filter(|s| routed(s, port).is_some()).collect();
     if rivals.is_empty() {
         let mut own: Vec<Cow<str>> = Vec::with_capacity(8);
         let texts = names(index, view, service).into_iter().chain(addresses(view, service).map(Cow::Owned));
@@ -53,7 +54,7 @@ fn assign<'a>(
 ) -> HashMap<&'a ServiceKey, Vec<Cow<'a, str>>> {
     let full_names: HashMap<String, &ServiceKey> = services
         .iter()
-        .flat_map(|s| hosts(index, view, s).into_iter().map(|h| (h.host.to_ascii_lowercase(), &s.key)))
+        .flat_map(|s| hosts(index, view, s).map(|h| (h.host.to_ascii_lowercase(), &s.key)))
         .collect();
     let mut taken: HashSet<String> = HashSet::new();
     let mut assigned: HashMap<&ServiceKey, Vec<Cow<str>>> = HashMap::new();
@@ -79,9 +80,13 @@ fn assign<'a>(
 }
 
 /// Its own host, and those of the visible ExternalName services that point to it: their names are further names of it.
-fn hosts<'a>(index: &'a Index, view: &RouteView, service: &'a Service) -> Vec<&'a ServiceKey> {
+fn hosts<'a>(
+    index: &'a Index,
+    view: &RouteView,
+    service: &'a Service,
+) -> impl Iterator<Item = &'a ServiceKey> {
     let aliases = index.aliases(&service.key.host).filter(|alias| index.sees(&view.scope, alias));
-    std::iter::once(&service.key).chain(aliases.map(|alias| &alias.key)).collect()
+    std::iter::once(&service.key).chain(aliases.map(|alias| &alias.key))
 }
 
 /// All names: each full one with and without the final dot, and what a resolver's search path makes short names of, which
@@ -114,5 +119,5 @@ fn names<'a>(index: &'a Index, view: &RouteView, service: &'a Service) -> Vec<Co
 /// The virtual addresses that the proxy's cluster calls it by.
 fn addresses(view: &RouteView, service: &Service) -> impl Iterator<Item = String> {
     let ips = service.vips_for(&view.cluster).iter().filter(|ip| !ip.is_unspecified());
-    ips.map(|ip| if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() })
+    ips.map(|ip| if ip.is_ipv6() { format!("[{ip}]") } else { name::ip(*ip) })
 }

@@ -62,7 +62,7 @@ pub fn build(
     let (policy, rule) = policy::effective(index, scope, service, port, None);
     let shape = Shape { policy, retries: index.mesh().http_retries.clone() };
     let host = &service.key.host;
-    let operation = [prefix, host, ":", &port.number.to_string(), "/*"].concat();
+    let operation = [prefix, host, ":", itoa::Buffer::new().format(port.number), "/*"].concat();
     let name = &operation[..operation.len() - "/*".len()];
     let cluster = name::outbound(port.number, "", host);
     let domains: Vec<_> = domains.iter().map(|domain| &**domain).collect();

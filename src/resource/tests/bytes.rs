@@ -145,7 +145,7 @@ proptest! {
         let port = &service.ports[0];
         for (i, built) in built.iter().enumerate() {
             let named = [name::outbound, name::sni_dnat][i](port.number, "", &service.key.host);
-            prop_assert_eq!(&built.name, &named);
+            prop_assert_eq!(&*built.name, &*named);
             let assignment = eds::assign(&index, &view, service, port, None, i == 1);
             prop_assert_eq!(&built.message, &message(&named, &assignment, workloads).encode_to_vec());
         }

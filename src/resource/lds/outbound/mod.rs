@@ -79,7 +79,7 @@ pub fn service(index: &Index, view: &ListenerView, service: &Service) -> Vec<Bui
     if index.mesh().outbound_port == 0 || view.interception == Interception::None {
         return Vec::new();
     }
-    let mut services = index.by_age(&view.scope, index.rivals(service));
+    let mut services = index.rivals(&view.scope, service);
     services.push(service);
     services.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
     let services = in_order(view, services);
@@ -97,7 +97,7 @@ pub fn service(index: &Index, view: &ListenerView, service: &Service) -> Vec<Bui
                 entry.add(s, p, more.clone());
             }
             if first == Some(&service.key) {
-                built.push(entry.build(index, view, &ip.to_string(), port.number));
+                built.push(entry.build(index, view, &name::ip(*ip), port.number));
             }
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Entry<'a> {
     fn build(self, index: &Index, view: &ListenerView, ip: &str, port: u16) -> Built {
         let name = listener_name(ip, port);
         let stat_prefix = ["outbound_", &name, ";"].concat();
-        let more: Vec<_> = self.more.iter().map(IpAddr::to_string).collect();
+        let more: Vec<_> = self.more.iter().map(|ip| name::ip(*ip)).collect();
         let more: Vec<_> = more.iter().map(String::as_str).collect();
         let cluster = self.tcp.map(|(service, port)| name::outbound(port.number, "", &service.key.host));
         let policy = |(service, port)| policy::effective(index, &view.scope, service, port, None).0;
