@@ -3,7 +3,7 @@
 
 use prost::{
     bytes::BufMut,
-    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
+    encoding::{WireType, encode_varint, encoded_len_varint},
 };
 
 /// How long a field with so many bytes in it is.
@@ -13,7 +13,7 @@ pub fn field_len(len: usize) -> usize {
 
 /// Appends what comes before the bytes of a field.
 pub fn put_head(out: &mut impl BufMut, number: u32, len: usize) {
-    encode_key(number, WireType::LengthDelimited, out);
+    out.put_u8((number << 3 | WireType::LengthDelimited as u32) as u8);
     match len {
         // Most are this short.
         0..0x80 => out.put_u8(len as u8),

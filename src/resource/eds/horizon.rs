@@ -13,7 +13,9 @@
 //! - nobody ever gets a pod address of a network that is not its own.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
     sync::LazyLock,
 };
 
@@ -55,6 +57,9 @@ type Sets<'a> = BTreeMap<Vec<Target>, ([Sharing<'a>; 2], Behind<'a>)>;
 /// What comes together at each gateway.
 type Shares<'a> = BTreeMap<Target, (&'a NetworkGateway, Behind<'a>)>;
 
+/// Envoy adds weights up in 32 bits.
+const LIMIT: u128 = u32::MAX as u128;
+
 static NOWHERE: LazyLock<Locality> = LazyLock::new(Locality::default);
 
 impl Behind<'_> {
@@ -77,17 +82,19 @@ pub fn collapse<'a>(
     let Members { mut cohorts, list: mut direct } = candidates;
     let ways: Vec<_> = cohorts.iter().map(|cohort| way(cohort, network, &gateways_of)).collect();
     let mut remote = Vec::new();
-    direct.retain(|member| match &ways[member.cohort] {
-        Way::Direct => true,
-        Way::Through(_) => {
-            remote.push(member.clone());
-            false
-        }
-        Way::Not(reason) => {
-            member.endpoint.into_iter().for_each(|endpoint| excluded.add(endpoint, || reason.clone()));
-            false
-        }
-    });
+    if !ways.iter().all(|way| matches!(way, Way::Direct)) {
+        direct.retain(|member| match &ways[member.cohort] {
+            Way::Direct => true,
+            Way::Through(_) => {
+                remote.push(member.clone());
+                false
+            }
+            Way::Not(reason) => {
+                member.endpoint.into_iter().for_each(|endpoint| excluded.add(endpoint, || reason.clone()));
+                false
+            }
+        });
+    }
     drop_copies(&mut direct, &cohorts, excluded);
 
     let sets = gather(remote, ways, &direct, &cohorts, &is_dead, excluded);
@@ -103,14 +110,19 @@ pub fn collapse<'a>(
 /// Orders by address and port. Of several copies of an address the healthiest is kept, then the first by cluster and so on,
 /// so that the answer is the same for any order of input.
 fn drop_copies<'a>(direct: &mut Vec<Member<'a>>, cohorts: &[Cohort<'a>], excluded: &mut Exclusions<'a>) {
+    // As slices mostly are.
+    if direct.is_sorted_by(|a, b| by_target(a, b).is_lt()) {
+        return;
+    }
     let tie = |m: &Member<'a>| {
         let cohort = &cohorts[m.cohort];
         let rest = workload_of(cohort).map(|w| (&w.cluster, &w.locality, &w.network, m.weight));
         let pod = m.endpoint.map(|e| (e.name(), e.labels()));
         (cohort.treatment, rest, pod, !cohort.mtls)
     };
-    let place = |m: &Member<'a>| (m.target, m.health);
-    direct.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| tie(a).cmp(&tie(b))));
+    direct.sort_by(|a, b| {
+        by_target(a, b).then_with(|| a.health.cmp(&b.health)).then_with(|| tie(a).cmp(&tie(b)))
+    });
     direct.dedup_by(|copy, kept| {
         let same = copy.target == kept.target;
         if let (true, Some(endpoint)) = (same, copy.endpoint) {
@@ -119,6 +131,14 @@ fn drop_copies<'a>(direct: &mut Vec<Member<'a>>, cohorts: &[Cohort<'a>], exclude
         }
         same
     });
+}
+
+/// As targets are ordered. Of IPv4, which most are, without a look at the octets one by one.
+fn by_target(a: &Member, b: &Member) -> Ordering {
+    match (a.target, b.target) {
+        ((IpAddr::V4(a), port), (IpAddr::V4(b), other)) => (a.to_bits(), port).cmp(&(b.to_bits(), other)),
+        (a, b) => a.cmp(&b),
+    }
 }
 
 fn workload_of<'a>(cohort: &Cohort<'a>) -> Option<&'a Workload> {
@@ -255,12 +275,15 @@ fn weigh<'a>(
     is_dead: impl Fn(&Target) -> bool,
 ) {
     let own = |m: &Member| u64::from(m.weight) * multiplier;
-    let total: u128 = members.iter().map(|m| u128::from(own(m))).sum::<u128>()
+    let direct: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
+    let total = u128::from(direct) * u128::from(multiplier)
         + shares.values().map(|(_, share)| u128::from(share.weight)).sum::<u128>();
     let count = (members.len() + shares.len()) as u128;
     let fit = |weight: u64| fit(weight, total, count);
-    for member in members.iter_mut() {
-        member.weight = fit(own(member));
+    if multiplier > 1 || total > LIMIT {
+        for member in members.iter_mut() {
+            member.weight = fit(own(member));
+        }
     }
     for (target, (gateway, share)) in shares {
         let heaviest = share.localities.values().max();
@@ -282,12 +305,11 @@ fn weigh<'a>(
     }
 }
 
-/// Envoy adds weights up in 32 bits. Only absurd weights come near; they keep their proportions.
+/// Only absurd weights come near [`LIMIT`]; they keep their proportions.
 fn fit(weight: u64, total: u128, members: u128) -> u32 {
-    let limit = u128::from(u32::MAX);
-    if total <= limit {
+    if total <= LIMIT {
         return u32::try_from(weight).unwrap_or(u32::MAX).max(1);
     }
-    let fitted = u128::from(weight) * (limit - members.min(limit)) / total;
+    let fitted = u128::from(weight) * (LIMIT - members.min(LIMIT)) / total;
     u32::try_from(fitted).unwrap_or(u32::MAX).max(1)
 }

@@ -129,39 +129,45 @@ fn by_labels(cohort: &Cohort, own: &Labels, order: &[Arc<str>]) -> u32 {
     priority
 }
 
+/// How many members there are, and their weights.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    members: usize,
+    weight: u64,
+}
+
 /// Members by lateness, priority and locality, in the order of these; each group's in the order in which they come.
 fn group<'a>(
     cohorts: &[Cohort<'a>],
     members: Vec<Member<'a>>,
     priority: impl Fn(&Cohort) -> u32,
 ) -> Vec<Group<'a>> {
-    let mut sizes = vec![0; cohorts.len()];
+    let mut sums = vec![Sum::default(); cohorts.len()];
     for member in &members {
-        sizes[member.cohort] += 1;
+        let sum = &mut sums[member.cohort];
+        sum.members += 1;
+        sum.weight += u64::from(member.weight);
     }
-    let mut by_key: BTreeMap<(bool, u32, &'a Locality), (usize, Vec<usize>)> = BTreeMap::new();
-    for (i, cohort) in cohorts.iter().enumerate().filter(|(i, _)| sizes[*i] > 0) {
+    let mut by_key: BTreeMap<(bool, u32, &'a Locality), (Sum, Vec<usize>)> = BTreeMap::new();
+    for (i, cohort) in cohorts.iter().enumerate().filter(|(i, _)| sums[*i].members > 0) {
         let late = cohort.treatment != Treatment::Keep;
-        let (size, of) = by_key.entry((late, priority(cohort), cohort.locality)).or_default();
-        *size += sizes[i];
+        let (sum, of) = by_key.entry((late, priority(cohort), cohort.locality)).or_default();
+        sum.members += sums[i].members;
+        sum.weight += sums[i].weight;
         of.push(i);
     }
-    if by_key.len() == 1
-        && let Some(((late, priority, locality), _)) = by_key.pop_first()
-    {
-        let weight = members.iter().fold(0, |sum: u32, member| sum.saturating_add(member.weight));
-        return vec![Group { late, priority, locality, weight, members }];
-    }
-    let mut group_of = sizes;
+    let mut group_of = vec![0; cohorts.len()];
     let mut groups = Vec::with_capacity(by_key.len());
-    for ((late, priority, locality), (size, of)) in by_key {
+    let several = by_key.len() > 1;
+    for ((late, priority, locality), (sum, of)) in by_key {
         of.into_iter().for_each(|cohort| group_of[cohort] = groups.len());
-        groups.push(Group { late, priority, locality, weight: 0, members: Vec::with_capacity(size) });
+        let weight = u32::try_from(sum.weight).unwrap_or(u32::MAX);
+        let members = Vec::with_capacity(if several { sum.members } else { 0 });
+        groups.push(Group { late, priority, locality, weight, members });
     }
-    for member in members {
-        let group = &mut groups[group_of[member.cohort]];
-        group.weight = group.weight.saturating_add(member.weight);
-        group.members.push(member);
+    match groups.as_mut_slice() {
+        [one] => one.members = members,
+        all => members.into_iter().for_each(|member| all[group_of[member.cohort]].members.push(member)),
     }
     groups
 }

@@ -10,6 +10,7 @@ use std::{
     ops::Range,
 };
 
+use bytes::BufMut;
 use landbridge_proto::wire::{field_len, put_field, put_head};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
@@ -86,18 +87,22 @@ fn put(
             own.as_slice()
         }
     };
+    let weight = start.weight(member.weight);
     if as_field {
-        let weight = field_len(number_len(member.weight));
-        put_head(out, 2, start.len + metadata.len() + weight);
+        put_head(out, 2, start.len + metadata.len() + weight.1);
     }
-    // All of it, as a copy of a known length is a few instructions.
-    let end = out.len() + start.len;
-    out.extend_from_slice(&start.bytes);
-    out.truncate(end);
+    put_start(out, (&start.bytes, start.len));
     out.extend_from_slice(metadata);
     if as_field || member.weight != 1 {
-        put_wrapped(out, 4, member.weight);
+        put_start(out, (&weight.0, weight.1));
     }
+}
+
+/// Appends what these bytes begin with: all of them at first, as a copy of a known length is a few instructions.
+fn put_start<const N: usize>(out: &mut Vec<u8>, (bytes, len): (&[u8; N], usize)) {
+    let end = out.len() + len;
+    out.extend_from_slice(bytes);
+    out.truncate(end);
 }
 
 /// Where an `LbEndpoint` begins: its address and health.
@@ -106,11 +111,16 @@ struct Start {
     len: usize,
     /// The first three octets that are there from the endpoint before, and where they end: mostly the next one's, too.
     subnet: Option<(u32, usize)>,
+    /// The weight of the endpoint before, as it is written: mostly the next one's, too.
+    weight: Option<(u32, Weight)>,
 }
+
+/// The field of a weight, and its length.
+type Weight = ([u8; 8], usize);
 
 impl Default for Start {
     fn default() -> Self {
-        Self { bytes: [0; 64], len: 0, subnet: None }
+        Self { bytes: [0; 64], len: 0, subnet: None, weight: None }
     }
 }
 
@@ -132,6 +142,19 @@ impl Start {
         if health != 0 {
             self.push(2 << 3 | VARINT as u8);
             self.push(health);
+        }
+    }
+
+    fn weight(&mut self, weight: u32) -> Weight {
+        match self.weight {
+            Some((same, written)) if same == weight => written,
+            _ => {
+                let mut bytes = [0; 8];
+                let mut room = bytes.as_mut_slice();
+                put_wrapped(&mut room, 4, weight);
+                let unused = room.len();
+                self.weight.insert((weight, (bytes, 8 - unused))).1
+            }
         }
     }
 
@@ -301,19 +324,15 @@ fn number_len(value: u32) -> usize {
     if value == 0 { 0 } else { 1 + encoded_len_varint(value.into()) }
 }
 
-fn put_key(out: &mut Vec<u8>, tag: u32, wire_type: u32) {
-    out.push((tag << 3 | wire_type) as u8);
-}
-
-fn put_number(out: &mut Vec<u8>, tag: u32, value: u32) {
+fn put_number(out: &mut impl BufMut, tag: u32, value: u32) {
     if value != 0 {
-        put_key(out, tag, VARINT);
+        out.put_u8((tag << 3 | VARINT) as u8);
         encode_varint(value.into(), out);
     }
 }
 
 /// A `UInt32Value`.
-fn put_wrapped(out: &mut Vec<u8>, tag: u32, value: u32) {
+fn put_wrapped(out: &mut impl BufMut, tag: u32, value: u32) {
     put_head(out, tag, number_len(value));
     put_number(out, 1, value);
 }
