@@ -127,6 +127,12 @@ impl Shard {
         Self { slice, workloads: workloads.into(), of_row: of_row.into(), hidden: Box::default() }
     }
 
+    /// The same workloads, row by row, with another slice's rows.
+    pub fn with_slice(&self, slice: Arc<EndpointSlice>) -> Self {
+        let (workloads, of_row) = (self.workloads.clone(), self.of_row.clone());
+        Self { slice, workloads, of_row, hidden: Box::default() }
+    }
+
     /// The slice.
     pub fn slice(&self) -> &Arc<EndpointSlice> {
         &self.slice

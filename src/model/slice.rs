@@ -198,6 +198,12 @@ impl SliceRows {
             && self.rows.iter().map(|row| row.pod_end).eq(other.rows.iter().map(|row| row.pod_end))
     }
 
+    /// Whether nothing but the health of rows differs.
+    pub fn same_but_health(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Packed, &Packed)| a.address == b.address && a.node == b.node;
+        self.same_pods(other) && self.rows.iter().zip(&other.rows).all(same)
+    }
+
     /// All rows, in their order.
     pub fn iter(&self) -> impl Iterator<Item = SliceEndpoint<'_>> {
         (0..self.len()).map(|row| SliceEndpoint {
