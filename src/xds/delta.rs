@@ -6,7 +6,7 @@ use super::{
     kind::Kind,
     names::Change,
     request::DeltaRequest,
-    session::{CDS, EDS, Heard, Session, Violation},
+    session::{CDS, EDS, Heard, LDS, Session, Violation},
     watch::Has,
 };
 
@@ -28,15 +28,13 @@ impl Session {
             return Ok(heard);
         }
 
-        // Envoy asks for clusters first, unless one of them is warming: its last stream has ended before the assignment came.
-        // Until it has come on this one, it does not speak of clusters (`ClusterManagerImpl::updateClusterCounts`).
-        let said = if kind == EDS && !self.watch(CDS).started { Has::Awaits } else { Has::Said };
+        let knew_of_warming = self.is_warming();
         let shared = self.shared.clone();
         let watch = self.watch_mut(kind);
         let first = !std::mem::replace(&mut watch.started, true);
         // A client that was connected before says what it has. An equal version stands for equal bytes, or as good ones.
         let has = |name: &str| match known.get(name).map(|version| version.parse()) {
-            Some(Ok(version)) if first => said(version),
+            Some(Ok(version)) if first => Has::Said(version),
             _ => Has::Unknown,
         };
 
@@ -79,6 +77,18 @@ impl Session {
             shared.names.change(&mut watch.subscription.names, Change::Removed(dropped.clone()));
             dropped.iter().for_each(|name| watch.forget(name));
         }
+        if !knew_of_warming && self.is_warming() {
+            self.watch_mut(EDS).await_all();
+        }
         Ok(heard)
+    }
+
+    /// Whether some cluster of the client has been waiting for its assignment since a stream ended before it came.
+    ///
+    /// Envoy asks for clusters first, but not while one is warming (`ClusterManagerImpl::updateClusterCounts` pauses that
+    /// type); it asks for endpoints and the rest then. A client that follows endpoints alone just has no clusters from here.
+    fn is_warming(&self) -> bool {
+        let started = |kind| self.watch(kind).started;
+        started(EDS) && !started(CDS) && [LDS, Kind::Secret].into_iter().any(started)
     }
 }

@@ -264,6 +264,7 @@ impl Client {
             let resource_names_subscribe = self.leds.names.iter().cloned().collect();
             self.say(LEDS, DeltaDiscoveryRequest { resource_names_subscribe, ..Default::default() });
         }
+        self.say(LDS, DeltaDiscoveryRequest::default());
     }
 
     /// All that it has, as a first request says.
@@ -295,6 +296,7 @@ impl Client {
         match frame.kind {
             CDS => self.receive_clusters(&frame),
             EDS => self.receive_assignments(&frame, reversed),
+            LDS => {}
             _ => self.receive_endpoints(&frame, reversed),
         }
         self.open.insert(frame.kind, frame);

@@ -21,6 +21,7 @@ use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
 
 pub(super) const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
 pub(super) const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
+pub(super) const LDS: Kind = Kind::Snapshot(ResourceType::Listener);
 
 /// Bounds on what one stream may ask for.
 #[derive(Clone, Copy, Debug)]

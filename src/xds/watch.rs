@@ -218,6 +218,16 @@ impl Watch {
         }
     }
 
+    /// The client waits for all that it asks for by name, whatever it says that it has.
+    pub fn await_all(&mut self) {
+        self.pending.await_said();
+        for name in self.subscription.names.clone().iter() {
+            if !self.pending.contains(name) {
+                self.want(name.clone(), Has::Unknown);
+            }
+        }
+    }
+
     /// The next response is sent even if it is empty: clients wait for the first one.
     pub fn must_answer(&mut self) {
         self.answer = true;

@@ -129,3 +129,23 @@ fn delta_reconnect_owes_the_endpoints_of_changed_clusters() {
     delta(&mut c.session, EDS, &request).unwrap();
     assert_eq!(c.frames(), ["eds +e1"], "the cluster warms again and waits for it");
 }
+
+#[test]
+fn who_asks_for_listeners_and_not_for_clusters_waits_for_endpoints() {
+    let mut c = Client::new(Protocol::Delta, ["e1", "e1", "l", ""]);
+    let known = |kind| {
+        let mut request = DeltaDiscoveryRequest::default();
+        request.initial_resource_versions.insert("e1".into(), resource(kind, "e1", "e1").version.to_string());
+        request
+    };
+    let names = vec!["e1".into()];
+    let endpoints = DeltaDiscoveryRequest { resource_names_subscribe: names, ..known(EDS) };
+    delta(&mut c.session, EDS, &endpoints).unwrap();
+    assert!(c.frames().is_empty(), "as far as one can see, it follows endpoints alone");
+    delta(&mut c.session, LDS, &DeltaDiscoveryRequest::default()).unwrap();
+    assert_eq!(c.frames(), ["eds +e1", "lds +l"], "its cluster is warming");
+    c.ack(EDS);
+    c.ack(LDS);
+    delta(&mut c.session, CDS, &known(CDS)).unwrap();
+    assert!(c.frames().is_empty(), "it is warm, and has all");
+}

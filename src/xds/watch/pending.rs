@@ -58,6 +58,15 @@ impl Pending {
         }
     }
 
+    /// What the client says that it has is sent all the same.
+    pub fn await_said(&mut self) {
+        for has in self.one.iter_mut().map(|(_, has)| has).chain(self.each.values_mut()) {
+            if let Has::Said(version) = *has {
+                *has = Has::Awaits(version);
+            }
+        }
+    }
+
     /// Takes the first name.
     pub fn pop_first(&mut self) -> Option<(Arc<str>, Has)> {
         self.one.take().or_else(|| self.each().pop_first())
