@@ -166,18 +166,24 @@ async fn an_rsa_authority_signs_beside_what_is_served() {
             let (mut client, request) = (client.clone(), world.request(mk_message(0)));
             async move { client.create_certificate(request).await.unwrap().into_inner().cert_chain }
         };
-        let signing = futures::future::join_all((0..20).map(|_| ask()));
-        let turns = async {
-            let mut turns = 0;
-            loop {
-                tokio::task::yield_now().await;
-                turns += 1;
-                if world.metrics.issued.get() >= 20 {
-                    return turns;
+        // Where others keep the processors busy, this thread may get its turn when all is signed.
+        let (mut chains, mut turns) = (Vec::new(), 0);
+        for round in 1..=10 {
+            let signing = futures::future::join_all((0..20).map(|_| ask()));
+            let counting = async {
+                for turns in 1.. {
+                    tokio::task::yield_now().await;
+                    if world.metrics.issued.get() >= 20 * round {
+                        return turns;
+                    }
                 }
+                unreachable!("it counts for as long as it takes")
+            };
+            (chains, turns) = tokio::join!(signing, counting);
+            if turns > 100 {
+                break;
             }
-        };
-        let (chains, turns) = tokio::join!(signing, turns);
+        }
         assert!(turns > 100, "{turns} turns in which nobody signed");
         for chain in chains {
             let certs: Vec<_> =
