@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    kind::Kind,
+    kind::{CDS, EDS, Kind, LDS},
     names::Change,
     request::DeltaRequest,
-    session::{CDS, EDS, Heard, LDS, Session, Violation},
+    session::{Heard, Session, Violation},
     watch::Has,
 };
 

@@ -13,6 +13,15 @@ pub enum Kind {
 
 use ResourceType::{Cluster, Endpoint, LbEndpoint, Listener, Route, VirtualHost};
 
+/// The types of snapshots by their short names.
+pub const CDS: Kind = Kind::Snapshot(Cluster);
+pub const EDS: Kind = Kind::Snapshot(Endpoint);
+pub const LEDS: Kind = Kind::Snapshot(LbEndpoint);
+pub const LDS: Kind = Kind::Snapshot(Listener);
+pub const RDS: Kind = Kind::Snapshot(Route);
+#[cfg(test)]
+pub const VHDS: Kind = Kind::Snapshot(VirtualHost);
+
 impl Kind {
     /// All, in the order in which a stream sends them: what a cluster needs to warm up comes before the listeners and
     /// routes that name it. Endpoints of their own come after the assignments that they belong to, and virtual hosts after

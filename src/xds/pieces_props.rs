@@ -15,9 +15,11 @@ use landbridge_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::{ResourceSet, Version};
+use crate::{
+    snapshot::{ResourceSet, Version},
+    xds::kind::{LDS, LEDS},
+};
 
-const LEDS: Kind = Kind::Snapshot(ResourceType::LbEndpoint);
 const SERVICES: [&str; 2] = ["a", "b"];
 
 /// Endpoints by number: their group and content.

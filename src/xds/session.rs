@@ -10,18 +10,14 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::{
     contents::{Bundles, Contents},
     frame::{Frame, FrameVersion, Nonce, Protocol},
-    kind::Kind,
+    kind::{CDS, EDS, Kind},
     nack,
     names::SharedNames,
     order,
     watch::{InFlight, Step, Watch},
     watches::Watches,
 };
-use crate::snapshot::{Encoded, ResourceType, Resources, Snapshot};
-
-pub(super) const CDS: Kind = Kind::Snapshot(ResourceType::Cluster);
-pub(super) const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
-pub(super) const LDS: Kind = Kind::Snapshot(ResourceType::Listener);
+use crate::snapshot::{Encoded, Resources, Snapshot};
 
 /// Bounds on what one stream may ask for.
 #[derive(Clone, Copy, Debug)]

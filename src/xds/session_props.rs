@@ -16,14 +16,11 @@ use landbridge_proto::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::snapshot::Version;
-use ResourceType::{Cluster, Endpoint, Listener, Route, VirtualHost};
+use crate::{
+    snapshot::Version,
+    xds::kind::{LDS, RDS, VHDS},
+};
 
-const CDS: Kind = Kind::Snapshot(Cluster);
-const EDS: Kind = Kind::Snapshot(Endpoint);
-const LDS: Kind = Kind::Snapshot(Listener);
-const RDS: Kind = Kind::Snapshot(Route);
-const VHDS: Kind = Kind::Snapshot(VirtualHost);
 const KINDS: [Kind; 5] = [CDS, EDS, LDS, RDS, VHDS];
 /// Names of clusters and assignments: the first three take their endpoints from EDS.
 const CLUSTERS: [&str; 5] = ["e1", "e2", "e3", "s4", "s5"];

@@ -18,13 +18,14 @@ use pending::Pending;
 use rare::{Held, Owed, Rarely, Refused};
 
 use super::{
-    Nonce, contents::Contents, kind::Kind, names::Names, placeholder::placeholder, subscription::Subscription,
+    Nonce,
+    contents::Contents,
+    kind::{EDS, Kind, LEDS, RDS},
+    names::Names,
+    placeholder::placeholder,
+    subscription::Subscription,
 };
-use crate::snapshot::{Difference, Encoded, ResourceType, Resources, Snapshot, Version};
-
-const EDS: Kind = Kind::Snapshot(ResourceType::Endpoint);
-const LEDS: Kind = Kind::Snapshot(ResourceType::LbEndpoint);
-const RDS: Kind = Kind::Snapshot(ResourceType::Route);
+use crate::snapshot::{Difference, Encoded, Resources, Snapshot, Version};
 
 /// What a stream could send at one time, with its place in the order in which this stream saw them. Epochs do not serve for
 /// that: a proxy that moves to another class may meet an older one.

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use landbridge::{
     authn,
     model::identity::{Spiffe, SpiffeError},
+    resource::proto,
     snapshot::{
         Attacher, Command, Encoded, Feed, Nack, ResourceSet, ResourceType, Resources, Snapshot, StreamId,
         Tether, Version,
@@ -31,7 +32,6 @@ use landbridge::{
 use landbridge_proto::envoy::{
     config::{
         cluster::v3::{Cluster, cluster},
-        core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource, config_source},
         endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint},
         listener::v3::Listener,
         route::v3::{RouteConfiguration, VirtualHost},
@@ -248,7 +248,7 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
             cluster_discovery_type: is_eds
                 .then_some(cluster::ClusterDiscoveryType::Type(cluster::DiscoveryType::Eds as i32)),
             eds_cluster_config: is_eds
-                .then(|| cluster::EdsClusterConfig { eds_config: Some(over_ads()), ..Default::default() }),
+                .then(|| cluster::EdsClusterConfig { eds_config: Some(proto::ads()), ..Default::default() }),
             ..Default::default()
         }
         .encode_to_vec(),
@@ -290,17 +290,6 @@ pub fn resource(kind: ResourceType, name: &str, content: &str) -> Arc<Encoded> {
         _ => None,
     };
     Arc::new(Encoded::new(name.into(), kind.type_url(), &message, waits_for, Arc::new([])))
-}
-
-fn over_ads() -> ConfigSource {
-    ConfigSource {
-        config_source_specifier: Some(config_source::ConfigSourceSpecifier::Ads(
-            AggregatedConfigSource::default(),
-        )),
-        resource_api_version: ApiVersion::V3 as i32,
-        initial_fetch_timeout: Some(prost_types::Duration::default()),
-        ..Default::default()
-    }
 }
 
 /// Believes the header `x-identity`.

@@ -12,13 +12,13 @@ use landbridge_proto::{
 };
 
 use super::*;
-use crate::{snapshot::ResourceSet, xds::payload::Payload};
-use ResourceType::{Cluster, Endpoint, Listener, Route};
-
-const CDS: Kind = Kind::Snapshot(Cluster);
-const EDS: Kind = Kind::Snapshot(Endpoint);
-const LDS: Kind = Kind::Snapshot(Listener);
-const RDS: Kind = Kind::Snapshot(Route);
+use crate::{
+    snapshot::ResourceSet,
+    xds::{
+        kind::{LDS, RDS},
+        payload::Payload,
+    },
+};
 
 fn resource(kind: Kind, name: &str, content: &str) -> Arc<Encoded> {
     let waits_for = (kind == CDS && name.starts_with('e')).then(|| name.into());

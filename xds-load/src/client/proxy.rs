@@ -121,7 +121,7 @@ impl Proxy {
             }
         }
         // A Delta proxy that comes back is told of changes only, which may be none.
-        if known && !self.silent && shared.asks.protocol == Protocol::Delta && self.is_answered() {
+        if known && shared.asks.protocol == Protocol::Delta && self.is_answered() {
             self.complete = Some(shared.now);
         }
     }
@@ -335,13 +335,14 @@ impl Proxy {
             let at = self.subscribe(Type::Listener, true);
             return self.ask(at, None, &[], &[], shared, send);
         }
-        if self.complete.is_none() && !self.silent && self.is_answered() {
+        if self.complete.is_none() && self.is_answered() {
             self.complete = Some(shared.now);
         }
     }
 
     fn is_answered(&self) -> bool {
-        self.subscriptions.iter().all(|s| s.is_settled() || (self.impatient && s.has_answer()))
+        !self.silent
+            && self.subscriptions.iter().all(|s| s.is_settled() || (self.impatient && s.has_answer()))
     }
 
     fn acknowledge(
